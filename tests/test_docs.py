@@ -220,13 +220,16 @@ def test_the_page_on_data_states_how_far_a_name_reaches():
         found = {text[finding.start : finding.end] for finding in scanner.scan(text)}
         return [value for value in VALUES if value in text and value not in found]
 
-    assert kept(f"user,password\njo,{a}\njim,{b}\nann,{c}\nsue,{d}\n") == [c, d]
+    assert kept(f"user,password\njo,{a}\njim,{b}\nann,{c}\nsue,{d}\n") == []
     assert (
         kept("".join(f"{value}\n" for value in ["id,a,b,c,d,password", *(f"1,n,n,n,n,{v}" for v in VALUES)])) == VALUES
     )
-    assert kept(f'token = ["{a}", "{b}", "{c}"]\n') == [c]
-    assert kept(f'token:\n  - "{a}"\n  - "{b}"\n') == [b]
-    assert kept(f"token:\n  - {a}\n  - {b}\n") == [a, b]
+    assert kept(f'token = ["{a}", "{b}", "{c}"]\n') == []
+    assert kept(f'token = ["short", "{b}"]\n') == [b]
+    assert kept(f'token:\n  - "{a}"\n  - "{b}"\n') == []
+    assert kept(f"token:\n  - {a}\n  - {b}\n") == []
+    assert kept(f"TOKENS=({a} {b})\n") == [b]
+    assert kept(f"user    token\njo      {a}\njim     {b}\n") == [a, b]
     assert scanner.scan("password = epzffedrppdf\n") == []
     cleaner = NestedCleaner(scanner)
     rows = [{"user": "jo", "password": value} for value in VALUES] + [{"tokens": VALUES}]

@@ -198,12 +198,12 @@ def test_a_longer_answer_than_the_filter_reads_is_refused(monkeypatch):
 
 
 def test_ordinary_text_is_held_back_by_less_than_220_characters(screen):
-    """The bound: the margin of the rules (176), the step, and the word at the cut."""
+    """The bound: the margin of the rules (166), the step, and the word at the cut."""
     stream, text, gone = StreamFilter(screen), BEFORE * 40, 0
     for place, character in enumerate(text, 1):
         gone += len(stream.push(character))
         assert place - gone <= screen.horizon.margin + STEP + len("asked ")
-    assert screen.horizon.margin == 176
+    assert screen.horizon.margin == 166
 
 
 def test_after_the_literal_of_a_rule_text_is_held_back_as_far_as_the_rule_reads(screen, policy):

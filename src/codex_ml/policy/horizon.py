@@ -15,7 +15,8 @@ from dataclasses import dataclass
 
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.hidden import BASE64, JOINER, View, may_disguise, reveal, rewritten
-from codex_ml.policy.match import CONTEXT, NEAR, Compiled
+from codex_ml.policy.listed_values import AHEAD, Others
+from codex_ml.policy.match import CONTEXT, NEAR, Compiled, others_after
 from codex_ml.policy.reach import RUN, FoldedLength, Reach, reach_of, stays_in_run
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
 from codex_ml.policy.scan import Scanner, neutral_placeholder, without_escaped_space
@@ -104,11 +105,15 @@ class Horizon:
     def _aligned(self, text: str, place: int) -> int:
         """The last offset up to `place` that is in no word and in no possible match of a rule with `before`."""
         length, starts = FoldedLength(text), dict[int, tuple[Compiled, list[int]]]()
-        for start, _, rule in self._matcher.begins(text):
+        lists, walks = list[tuple[int, int]](), dict[int, Others]()
+        for start, end, rule in self._matcher.begins(text):
             if rule and rule.rule.before:
                 starts.setdefault(rule.order, (rule, []))[1].append(start)
+            if start < place < (last := _end_of_list(text, end, rule, walks)):
+                lists.append((start, last))
         while place := end_of_word(text, place):
             crossed = [self._crossed(text, place, length, *windowed) for windowed in starts.values()]
+            crossed += [start for start, last in lists if start < place < last]
             if min(crossed, default=place) == place:
                 break
             place = min(crossed)
@@ -142,11 +147,13 @@ class Horizon:
         return place
 
     def _decided(self, text: str) -> int:
-        length = FoldedLength(text)
+        length, walks = FoldedLength(text), dict[int, Others]()
         place = length.back(self.margin)
-        for start, _, rule in self._matcher.begins(text):
+        for start, end, rule in self._matcher.begins(text):
             begin = start - self._extents[rule.order].before if rule else start
-            if begin < place and self._in_progress(text, start, rule, length):
+            if begin < place and self._in_progress(
+                text, max(start, _end_of_list(text, end, rule, walks)), rule, length
+            ):
                 place = max(begin, 0)
         return place
 
@@ -176,7 +183,7 @@ def _extent(rule: Compiled) -> _Extent:
         reach += reach_of(extra)
     after = max((reach_of(expression).width for expression in own.allow_after), default=0)
     window = own.before + own.after if own.before else 0
-    whole = literal + gate + window + reach.width + after + NEAR
+    whole = max(literal + gate + window + reach.width + after + NEAR, AHEAD if own.many else 0)
     early = min(own.before, RUN) if stays_in_run(own.pattern) else own.before
     return _Extent(own.before, early, gate, whole, reach)
 
@@ -185,6 +192,13 @@ def _is_bounded(rule: Compiled) -> bool:
     """Whether the end of a match can be told from the literal or gate where it begins."""
     gate, pattern = reach_of(rule.rule.gate or ""), reach_of(rule.rule.pattern)
     return not (gate.loops or gate.spaces) and not (rule.rule.before and (pattern.loops or pattern.spaces))
+
+
+def _end_of_list(text: str, start: int, rule: Compiled | None, walks: dict[int, Others]) -> int:
+    """Where a list or table ends whose first value matches at `start`, after a name; 0 if there is none."""
+    match = rule.pattern.match(text, start) if rule and rule.rule.many and rule.rule.names else None
+    found, last = others_after(match, rule, walks) if match and rule else ((), 0)
+    return last if found else 0
 
 
 def _masked(text: str, spans: Iterable[tuple[int, int, int]]) -> View:

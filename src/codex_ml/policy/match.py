@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from ahocorasick_rs import AhoCorasick, Implementation
 
 from codex_ml.policy.hidden import base64_forms
+from codex_ml.policy.listed_values import Others, Span
 from codex_ml.policy.rules import Policy, Rule
 from codex_ml.policy.validators import VALIDATORS, entropy
 
@@ -91,6 +92,7 @@ class _Hits:
     matches: list[tuple[int, int, Compiled]] = field(default_factory=list)
     windows: dict[int, tuple[Compiled, int, int]] = field(default_factory=dict)
     base64: list[tuple[int, int]] = field(default_factory=list)
+    others: dict[int, Others] = field(default_factory=dict)
 
     def add(self, text: str, rule: Compiled, start: int, end: int) -> None:
         """Try a rule at a hit. Windows that overlap become one, so that no text is searched twice."""
@@ -124,6 +126,9 @@ class _Hits:
         start, end = match.span(rule.group)
         if 0 <= start < end:
             self.matches.append((start, end, rule))
+            if rule.rule.many:
+                found, _ = others_after(match, rule, self.others)
+                self.matches += [(start, end, rule) for start, end in found]
 
 
 class Matcher:
@@ -201,6 +206,13 @@ class Matcher:
                     for trigger in self._triggers[number]:
                         if trigger.literal is None or text.startswith(trigger.literal, low + start):
                             yield low + start, low + end, trigger
+
+
+def others_after(match: re.Match[str], rule: Compiled, walks: dict[int, Others]) -> tuple[list[Span], int]:
+    """The other values of the list or table of a match, and where it ends; `walks` has one walk per rule."""
+    if rule.order not in walks:
+        walks[rule.order] = Others(match.string)
+    return walks[rule.order].after(match, match.span(rule.group), rule.run)
 
 
 def confirmed(text: str, matches: list[Match]) -> list[Match]:

@@ -69,6 +69,7 @@ class Rule(_Strict):
     )
     pattern: Text = Field(description="Regular expression, or a list of its pieces; begins at the literal or gate")
     run: Text | None = Field(None, description="Expression for one character: the value continues while it matches")
+    many: bool = Field(False, description="The value may be the first one of a list or table: find the others")
     until: Text | None = Field(None, description="Expression that must match directly after the value (after `run`)")
     edge: str = Field("A-Za-z0-9_", max_length=80, description="Characters that must not touch the value; '' for none")
     min_entropy: float = Field(
@@ -112,18 +113,17 @@ class Rule(_Strict):
     @field_validator("edge")
     @classmethod
     def _is_a_class(cls, edge: str) -> str:
-        if edge:
-            compile_expression(f"[{edge}]")
+        compile_expression(f"[{edge}]" if edge else "")
         return edge
 
     @model_validator(mode="after")
     def _has_a_gate(self) -> Rule:
         if not self.literals and not self.gate and not self.names:
             raise ValueError("`names`, `literals` or `gate` must say where the pattern is tried; give one of them")
+        if self.many and not self.names:
+            raise ValueError("`many` needs `names`: a list is looked for after a name only")
         if self.names and (self.literals or self.gate or self.before):
-            raise ValueError(
-                "a rule with `names` has no `literals`, `gate` or `before`, because it begins after a name"
-            )
+            raise ValueError("a rule with `names` has no `literals`, `gate` or `before`: it begins after a name")
         return self
 
     @model_validator(mode="after")
@@ -131,8 +131,8 @@ class Rule(_Strict):
         for key, expression in (("pattern", self.pattern), ("gate", self.gate or "")):
             if rereads(expression, () if self.before else self.literals):
                 raise ValueError(
-                    f"`{key}` can read the rest of a line again from each of many places, as key.*end does; give the "
-                    "repetition a limit, key.{0,200}end, or let `run` continue the value"
+                    f"`{key}` can read the rest of a line again from each of many places, as key.*end does; limit "
+                    "the repetition, key.{0,200}end, or let `run` continue the value"
                 )
         return self
 

@@ -161,6 +161,7 @@ INSTANCES: dict[str, Instance] = {
     "bare-password": _framed("\nDB_PASS" + "WORD={}\n", lambda rng: "P4nther-" + _text(rng, DIGITS, 4)),
     "listed-secret": _framed("- value: {}\n  name: DB_PASS" + "WORD\n", _mixed(ALNUM, 18)),
     "login-string": _framed("jdbc:oracle:thin:acme/{}@db:1521:app", _mixed(ALNUM, 14)),
+    "protocol-login": _framed("USER acme\nPASS {}\nQUIT", _mixed(ALNUM, 14)),
     "dsn-password": _framed("acme:{}@tcp(db.internal:3306)/app", _mixed(ALNUM, 14)),
     "sql-password": _framed("CREATE USER acme IDENTIFIED BY '{}';", _mixed(ALNUM, 14)),
     "command-secret": _framed("redis-cli -h cache -a {} ping", _mixed(ALNUM, 16)),

@@ -1,0 +1,129 @@
+"""The other values of a list or a table of which a rule has found the first one.
+
+One match of a pattern has one value. `tokens = ["A", "B"]`, a YAML list with one value per line, the rows of a table
+below the name of a secret, and the rows of an INSERT have more, so this module goes on from the first one. A value
+is visited once, also if many names lead to it, so the cost is that of the text.
+Used by: match.py, which confirms each value by the checks of the rule; horizon.py, which waits for the end of the list.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from functools import partial
+
+LONGEST = 400  # characters of a row; a longer one ends its table
+AHEAD = 450  # characters after a value that decide whether its list goes on
+
+_VALUE = r"[^\s\"'`,<>\[\]{}()\\]{1,300}"
+_MARK = r"<[^<>\s]{6,58}>"  # a placeholder
+# Before the first value of a list in brackets; `f("A", "B")` is a call, and `name = ("A", "B")` is a list.
+_OPENED = re.compile(r"(?:[\[{]|(?<![\w\])])\()\s{0,40}[bru]{0,2}[\"'`]?\Z")
+_NEXT = re.compile(
+    rf"[\"'`]?\s{{0,3}},\s{{0,40}}(?:[bru]{{0,2}}([\"'`])({_VALUE}|{_MARK})\1|({_VALUE}|{_MARK}))(?=\s{{0,40}}[,\])}}])"
+)
+_DASHED = re.compile(r"(\r?\n[ \t]{0,40}- )[\"']?\Z")
+_REST = re.compile(r"[\"']?[ \t]{0,20}(?:#[^\n]{0,100})?(?=\r?\n)")
+_ITEM = re.compile(rf"[\"']?({_VALUE}|{_MARK})(?=[\"']?[ \t]{{0,20}}(?:#[^\n]{{0,100}})?(?:\r?\n|\Z))")
+_TUPLE = re.compile(r"\s{0,20},?\s{0,40}\(([^()\n]{1,200})\)")
+_END_OF_TUPLE = 160
+_CELL = re.compile(rf"[\s\"'`]*+({_VALUE})[\s\"'`]*+\Z")
+
+_BEFORE = frozenset("\"'`-[({ \n")
+
+Span = tuple[int, int]
+
+
+class Others:
+    """Finds the other values of lists and tables in one text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._ends: dict[int, int] = {}  # where a value begins -> where its list ends
+
+    def after(self, match: re.Match[str], span: Span, run: re.Pattern[str] | None) -> tuple[list[Span], int]:
+        """The other values after the one that a match found, and the offset at which their list ends.
+
+        Args:
+            match: of a rule; its groups `row` and `tuple` say that the value is a cell of a table or of an INSERT.
+            span: of the value.
+            run: what continues the value.
+        """
+        walk = self._walk(match, span[0])
+        if walk is None:
+            return [], span[1]
+        last = run.match(self._text, span[1]).end() if run else span[1]  # type: ignore[union-attr]  # it may be empty
+        found: list[Span] = []
+        for start, end in walk(last):
+            if start in self._ends:
+                last = self._ends[start]
+                break
+            found.append((start, end))
+            last = end
+        self._ends |= dict.fromkeys((start for start, _ in found), last)
+        return found, last
+
+    def _walk(self, match: re.Match[str], start: int) -> Callable[[int], Iterator[Span]] | None:
+        """What yields the values after an offset; None if the value is in no list."""
+        groups = match.re.groupindex
+        if "row" in groups and (match["row"] is not None or match["row2"] is not None):
+            return partial(self._rows, start)
+        if "tuple" in groups and match["tuple"] is not None:
+            return partial(self._tuples, start)
+        if self._text[start - 1 : start] not in _BEFORE:
+            return None
+        before = self._text[max(0, start - 48) : start]
+        if dashed := _DASHED.search(before):
+            return partial(self._items, dashed[1])
+        return self._elements if _OPENED.search(before) else None
+
+    def _elements(self, end: int) -> Iterator[Span]:
+        """The values of a list in brackets after the one that ends at `end`."""
+        while found := _NEXT.match(self._text, end):
+            yield found.span(2 if found[1] else 3)
+            end = found.end(2 if found[1] else 3)
+
+    def _items(self, dash: str, end: int) -> Iterator[Span]:
+        """The values of a list with one value per line, each after `dash`."""
+        while (rest := _REST.match(self._text, end)) and self._text.startswith(dash, rest.end()):
+            found = _ITEM.match(self._text, rest.end() + len(dash))
+            if not found:
+                return
+            yield found.span(1)
+            end = found.end(1)
+
+    def _rows(self, start: int, end: int) -> Iterator[Span]:
+        """The values of the rows below, in the column of the value."""
+        text = self._text
+        line = text.rfind("\n", 0, start) + 1
+        row = text[line : _end_of_line(text, end)]
+        separator = "|" if row.lstrip()[:1] == "|" else next((c for c in "\t;," if c in row), ",")
+        column, width = text.count(separator, line, start), row.count(separator)
+        while (line := line + len(row) + 1) < len(text):
+            row = text[line : _end_of_line(text, line)]
+            if row.count(separator) != width or not row.strip() or len(row) > LONGEST:
+                return
+            cells = row.split(separator)
+            place = line + sum(map(len, cells[:column])) + column
+            if found := _CELL.match(cells[column]):
+                yield place + found.start(1), place + found.end(1)
+
+    def _tuples(self, start: int, end: int) -> Iterator[Span]:
+        """The values of the next rows of an INSERT, in the column of the value."""
+        text = self._text
+        column = text.count(",", text.rfind("(", 0, start), start)
+        place = text.find(")", end, end + _END_OF_TUPLE) + 1
+        while place and (row := _TUPLE.match(text, place)):
+            cells = row[1].split(",")
+            if len(cells) <= column:
+                return
+            first = row.start(1) + sum(map(len, cells[:column])) + column
+            if found := _CELL.match(cells[column]):
+                yield first + found.start(1), first + found.end(1)
+            place = row.end()
+
+
+def _end_of_line(text: str, start: int) -> int:
+    """Offset of the next end of a line, at most one character more than `LONGEST` away."""
+    end = text.find("\n", start, start + LONGEST + 1)
+    return end if end >= 0 else min(len(text), start + LONGEST + 1)
