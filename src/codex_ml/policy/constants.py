@@ -32,7 +32,8 @@ DOCUMENTATION = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net|edu)|example|tes
 # Public DNS resolvers, and addresses that people type as examples (BigCode keeps 14 of them).
 RESOLVERS = _words(
     "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 9.9.9.9 149.112.112.112 208.67.222.222 208.67.220.220 4.2.2.1 4.2.2.2 "
-    "114.114.114.114 1.2.3.4 5.6.7.8 1.2.3.5 4.3.2.1 2.2.2.2 3.3.3.3 4.4.4.4 5.5.5.5 6.6.6.6 7.7.7.7 11.22.33.44"
+    "5.6.7.8 4.3.2.1 11.22.33.44 2001:4860:4860::8888 2001:4860:4860::8844 2606:4700:4700::1111 2606:4700:4700::1001 "
+    "2620:fe::fe 2620:fe::9"
 )
 # Short words of camelCase names. Any other part of fewer than three letters is a sign of a generated value.
 SHORT_WORDS = _words("Id ID To Of By In On At My Is As Or If No Up Do Go V v")

@@ -17,6 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from importlib import import_module
+from itertools import pairwise
 
 from codex_ml.policy.constants import (
     DOCUMENTATION,
@@ -77,8 +78,9 @@ def is_iban(value: str) -> bool:
 def is_public_ip(value: str) -> bool:
     """An address that may identify a person or machine: globally routable (IANA special-purpose registries).
 
-    Private, loopback, link-local, documentation and multicast addresses, netmasks and well-known resolvers are not.
-    192.88.99.0/24 counts as public although it is retired (RFC 7526).
+    Private, loopback, link-local, documentation and multicast addresses, netmasks and well-known resolvers are not, nor
+    are networks (x.x.0.0, an interface identifier of zero: RFC 4291 section 2.6.1), blocks of IPv6 that nobody has, and
+    numbers that people count (12.34.56.78, 7.7.7.7). 192.88.99.0/24 counts as public although it is retired (RFC 7526).
     """
     try:
         address = ipaddress.ip_address(value)
@@ -87,10 +89,22 @@ def is_public_ip(value: str) -> bool:
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped:
             return is_public_ip(str(address.ipv4_mapped))
-        return address.is_global and not address.is_multicast and int(address) >> 125 == 1  # 2000::/3
-    if value.split(".")[0] in {"0", "255"} or value in RESOLVERS:
+        # No network has 2000::/16 or 3000::/4: 3ffe::/16 was given back (RFC 3701), 3fff::/20 is for texts (RFC 9637).
+        held, host = 0x2001 <= int(address) >> 112 < 0x3000, int(address) & (1 << 64) - 1
+        return held and address.is_global and host > 0 and str(address) not in RESOLVERS
+    if value.split(".")[0] in {"0", "255"} or value in RESOLVERS or value.endswith(".0.0") or _is_counted(value):
+        return False
+    if value.startswith(("192.0.0.", "1.1.1.", "1.2.3.")):  # of the IETF (RFC 6890), and of APNIC's research
         return False
     return (address.is_global or value.startswith("192.88.99.")) and not address.is_multicast
+
+
+def _is_counted(value: str) -> bool:
+    """Whether an IPv4 address is typed by counting: equal numbers, or digits or numbers that follow one another."""
+    numbers = [int(part) for part in value.split(".")]
+    text = value.replace(".", "")
+    follows = {b - a for a, b in pairwise(numbers)}
+    return follows in ({0}, {1}, {-1}) or text in "12345678901234567890" or text in "98765432109876543210"
 
 
 def is_jwt(value: str) -> bool:
