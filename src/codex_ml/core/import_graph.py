@@ -98,7 +98,8 @@ def _read_python(file: Path, read: Callable[[bytes], Read]) -> Read:
     except (SyntaxError, ValueError) as error:
         refuse_conflict(source, str(file))
         line = getattr(error, "lineno", None) or 1
-        raise UserError(f"{file}:{line}: not Python: {getattr(error, 'msg', error)}") from None
+        why = f"not Python: {getattr(error, 'msg', error)}; `git diff {file}` shows what was changed"
+        raise UserError(f"{file}:{line}: {why}") from None
 
 
 def deps_read(script: Path) -> set[str]:

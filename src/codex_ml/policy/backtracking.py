@@ -81,7 +81,7 @@ def rereads(expression: str, literals: Collection[str] = ()) -> bool:
     return choices.rereads(choices.nodes, [], literals)
 
 
-@lru_cache(maxsize=1)  # an expression is asked several questions in a row
+@lru_cache(maxsize=512)  # each expression is asked three questions
 def _choices(expression: str) -> _Choices:
     return _Choices(list(import_module("re._parser").parse(expression)))
 
