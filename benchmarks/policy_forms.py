@@ -371,6 +371,8 @@ FORMS = {
         "words",
         "| user | NAME |\n|---|---|\n| bob | VALUE |\n| ann | VALUE |\n| joe | `VALUE` |\n",
     ),
+    "psql, more rows": ("snake", " user | NAME | id \n------+------+----\n bob | VALUE | 1\n ann | VALUE | 2\n"),
+    "MySQL, more rows": ("snake", "+---+---+\n| u | NAME |\n+---+---+\n| bob | VALUE |\n| ann | VALUE |\n+---+---+\n"),
     "INSERT": ("snake", "INSERT INTO users (user, NAME) values ('bob', 'VALUE');\n"),
     "INSERT of rows": (
         "snake",

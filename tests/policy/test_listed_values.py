@@ -29,6 +29,8 @@ LISTS = {
     "first column": "token; user\n{}; bob\n{}; ann\n{}; joe\n",
     "TSV": "user\ttoken\nbob\t{}\nann\t{}\njoe\t{}\n",
     "Markdown": "| user | token |\n|---|---|\n| bob | {} |\n| ann | `{}` |\n| joe | {} |\n\nend\n",
+    "psql": " user | token \n------+-------\n bob  | {}\n ann  | {}\n joe  | {}\n(3 rows)\n",
+    "MySQL": "+------+-----+\n| token | u |\n+------+-----+\n| {} | bob |\n| {} | ann |\n| {} | joe |\n+------+-----+\n",
     "SQL": "INSERT INTO users (name, password, age) VALUES ('bob', '{}', 3), ('ann', '{}', 4), ('joe', '{}', 5);\n",
     "SQL on lines": "insert into `users` (`name`, `password`)\nvalues\n  ('bob', '{}'),\n  ('ann', '{}'),\n  ('joe', '{}');\n",
 }

@@ -1,6 +1,6 @@
 """A secret is found whole after each name, in each form in which files join a name and its value.
 
-The tables are those of benchmarks/policy_forms.py: 43 names by 330 forms, and 196 forms that have a name of their own.
+The tables are those of benchmarks/policy_forms.py: 43 names by 332 forms, and 196 forms that have a name of their own.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def left(parts, text):
 
 
 @pytest.mark.parametrize(
-    ("seed", "every", "count"), [(18, 5, 3984), pytest.param(19, 1, 15336, marks=pytest.mark.slow)]
+    ("seed", "every", "count"), [(18, 5, 4002), pytest.param(19, 1, 15422, marks=pytest.mark.slow)]
 )
 def test_no_part_of_a_value_stays_after_any_name_in_any_form(clean, forms, seed, every, count):
     seen, stay = Counter(), []

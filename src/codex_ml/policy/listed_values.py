@@ -18,20 +18,30 @@ AHEAD = 450  # characters after a value that decide whether its list goes on
 _VALUE = r"[^\s\"'`,<>\[\]{}()\\]{1,300}"
 _MARK = r"<[^<>\s]{6,58}>"  # a placeholder
 # Before the first value of a list in brackets; `f("A", "B")` is a call, and `name = ("A", "B")` is a list.
-_OPENED = re.compile(r"(?:[\[{]|(?<![\w\])])\()\s{0,40}[bru]{0,2}[\"'`]?\Z")
+_OPENED = re.compile(r"(?:[\[{]|(?<![\w\])])\()\s{0,40}[bru]{0,2}\Z")
 _NEXT = re.compile(
     rf"[\"'`]?\s{{0,3}},\s{{0,40}}(?:[bru]{{0,2}}([\"'`])({_VALUE}|{_MARK})\1|({_VALUE}|{_MARK}))(?=\s{{0,40}}[,\])}}])"
 )
-_DASHED = re.compile(r"(\r?\n[ \t]{0,40}- )[\"']?\Z")
+_DASHED = re.compile(r"(\r?\n[ \t]{0,40}- )\Z")
 _REST = re.compile(r"[\"']?[ \t]{0,20}(?:#[^\n]{0,100})?(?=\r?\n)")
 _ITEM = re.compile(rf"[\"']?({_VALUE}|{_MARK})(?=[\"']?[ \t]{{0,20}}(?:#[^\n]{{0,100}})?(?:\r?\n|\Z))")
 _TUPLE = re.compile(r"\s{0,20},?\s{0,40}\(([^()\n]{1,200})\)")
 _END_OF_TUPLE = 160
 _CELL = re.compile(rf"[\s\"'`]*+({_VALUE})[\s\"'`]*+\Z")
 
-_BEFORE = frozenset("\"'`-[({ \n")
+_QUOTES = frozenset("\"'`")
+_OPENING = frozenset("[{(")
+_JOINS = frozenset("[{(,;|-\t\r\n bru")  # what is before a value, or before its quote and one blank
 
 Span = tuple[int, int]
+
+
+def may_be_listed(text: str, start: int) -> bool:
+    """A cheap test for a value that begins at an offset: whether the characters before it can be those of a list."""
+    place = start - 2 if text[start - 1 : start] in _QUOTES else start - 1
+    if text[place : place + 1] == " ":
+        place -= 1
+    return place >= 0 and text[place] in _JOINS
 
 
 class Others:
@@ -45,7 +55,7 @@ class Others:
         """The other values after the one that a match found, and the offset at which their list ends.
 
         Args:
-            match: of a rule; its groups `row` and `tuple` say that the value is a cell of a table or of an INSERT.
+            match: of a rule; one of its groups `row` matches in a table, and `tuple` in an INSERT.
             span: of the value.
             run: what continues the value.
         """
@@ -65,17 +75,17 @@ class Others:
 
     def _walk(self, match: re.Match[str], start: int) -> Callable[[int], Iterator[Span]] | None:
         """What yields the values after an offset; None if the value is in no list."""
-        groups = match.re.groupindex
-        if "row" in groups and (match["row"] is not None or match["row2"] is not None):
-            return partial(self._rows, start)
-        if "tuple" in groups and match["tuple"] is not None:
-            return partial(self._tuples, start)
-        if self._text[start - 1 : start] not in _BEFORE:
-            return None
-        before = self._text[max(0, start - 48) : start]
-        if dashed := _DASHED.search(before):
-            return partial(self._items, dashed[1])
-        return self._elements if _OPENED.search(before) else None
+        if match.re.groups > 1:
+            row, row2, row3, values = match.group("row", "row2", "row3", "tuple")
+            if row is not None or row2 is not None or row3 is not None:
+                return partial(self._rows, start)
+            if values is not None:
+                return partial(self._tuples, start)
+        before = self._text[max(0, start - 48) : start].rstrip("\"'`")
+        if before.endswith("- "):
+            dashed = _DASHED.search(before)
+            return partial(self._items, dashed[1]) if dashed else None
+        return self._elements if before.rstrip("bru \t\r\n")[-1:] in _OPENING and _OPENED.search(before) else None
 
     def _elements(self, end: int) -> Iterator[Span]:
         """The values of a list in brackets after the one that ends at `end`."""
@@ -97,7 +107,7 @@ class Others:
         text = self._text
         line = text.rfind("\n", 0, start) + 1
         row = text[line : _end_of_line(text, end)]
-        separator = "|" if row.lstrip()[:1] == "|" else next((c for c in "\t;," if c in row), ",")
+        separator = next((c for c in "|\t;," if c in row), ",")
         column, width = text.count(separator, line, start), row.count(separator)
         while (line := line + len(row) + 1) < len(text):
             row = text[line : _end_of_line(text, line)]

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ahocorasick_rs import AhoCorasick, Implementation
 
 from codex_ml.policy.hidden import base64_forms
-from codex_ml.policy.listed_values import Others, Span
+from codex_ml.policy.listed_values import Others, Span, may_be_listed
 from codex_ml.policy.rules import Policy, Rule
 from codex_ml.policy.validators import VALIDATORS, entropy
 
@@ -210,9 +210,10 @@ class Matcher:
 
 def others_after(match: re.Match[str], rule: Compiled, walks: dict[int, Others]) -> tuple[list[Span], int]:
     """The other values of the list or table of a match, and where it ends; `walks` has one walk per rule."""
-    if rule.order not in walks:
-        walks[rule.order] = Others(match.string)
-    return walks[rule.order].after(match, match.span(rule.group), rule.run)
+    if not may_be_listed(match.string, (span := match.span(rule.group))[0]):
+        return [], span[1]
+    walks.setdefault(rule.order, Others(match.string))
+    return walks[rule.order].after(match, span, rule.run)
 
 
 def confirmed(text: str, matches: list[Match]) -> list[Match]:
