@@ -40,10 +40,10 @@ _UNICODE = re.compile(
     f"[{_IGNORED}]+|[{_TAGS}{_WIDE}]|(?<=[A-Za-z0-9_])[{_ALIKE}]+|(?<![{_ALIKE}])[{_ALIKE}]++(?=[{_IGNORED}]?[A-Za-z0-9_])"
 )
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
-_SUSPECT = frozenset(
-    re.findall(
-        f"[{_IGNORED}{_TAGS}{_WIDE}{_ALIKE}]", "".join(map(chr, [*range(0x80, 0x20000), *range(0xE0000, 0xE1000)]))
-    )
+_SUSPECT = frozenset(  # single characters, and the ranges written out
+    chr(code)
+    for first, last in re.findall("(.)(?:-(.))?", _IGNORED + _TAGS + _WIDE + _ALIKE, re.DOTALL)
+    for code in range(ord(first), ord(last or first) + 1)
 )
 # Escapes of printable ASCII in JSON, JavaScript, Python, C. `\\n` and similar ones stay, because they end a value.
 _ESCAPE = re.compile(r"\\(?:u00|x|u\{)([2-7][0-9a-fA-F])(?:(?<=\{..)\})?")
