@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from codex_ml.core.strict_json import parse_json
 from codex_ml.modeling.rows import IGNORE, rows_of_step
@@ -111,6 +112,11 @@ def test_the_first_step_which_compiles_is_in_no_rate(recipe, tmp_path):
     recipe.train(tmp_path, log_every=1, max_steps=3)
     events = [parse_json(line) for line in (tmp_path / "events.ndjson").read_text().splitlines()]
     assert [(event["step"], "tokens_per_second" in event) for event in events] == [(1, False), (2, True), (3, True)]
+
+
+def test_a_process_measures_the_peak_of_its_machine_once():
+    measured = throughput.matmul_peak(torch.device("cpu"), "fp32")
+    assert throughput.matmul_peak(torch.device("cpu"), "fp32") == measured > 0  # of another measurement, digits differ
 
 
 def test_a_rate_counts_the_trained_tokens_and_no_filler(recipe, monkeypatch, tmp_path, caplog):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from codex_ml.train.run import Run
@@ -25,6 +26,7 @@ def flops_per_token(model: nn.Module, seq_len: int) -> float:
     return float(6 * sum(p.numel() for p in model.parameters()) + 12 * layers * hidden * seq_len)
 
 
+@cache  # of a process: it is a property of the machine
 def matmul_peak(device: torch.device, precision: str) -> float:
     """Measure the operations per second of a large square matrix product in this precision; the best of ROUNDS."""
     import torch
