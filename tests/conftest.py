@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import hashlib
 import json
 import os
@@ -29,7 +30,9 @@ import sitecustomize  # noqa: E402
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("codex-ml", deadline=None)  # how long an example takes says more of the machine than of us
+settings.register_profile(
+    "codex-ml", deadline=None, max_examples=40
+)  # how long an example takes says more of the machine than of us
 settings.load_profile("codex-ml")
 
 
@@ -54,6 +57,12 @@ COSTLY = (
     "test_evaluate.py", "test_audit.py", "test_generate.py", "test_unlocked_plugins.py",
     "test_fuzz.py",
 )  # fmt: skip
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Compile the library once, as an installation does: hundreds of processes import it, and some may not write."""
+    if not hasattr(config, "workerinput"):
+        compileall.compile_dir(REPOSITORY / "src", quiet=2)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

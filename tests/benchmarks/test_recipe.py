@@ -171,6 +171,7 @@ def test_changes_of_groups_reach_the_kind_that_they_name(recipe: ModuleType, mon
     assert groups() == [before[0], (1, 2.0, 0.7), (3, 0.5, before[2][2])]
 
 
+@pytest.mark.slow
 def test_race_records_the_curve_of_each_racer(recipe: ModuleType, data: Path) -> None:
     record = data / "race.ndjson"
     racers = ["--only", "ours", "--only", "nanogpt", "--turn", "2", "--threads", "1"]

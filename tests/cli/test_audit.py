@@ -31,6 +31,7 @@ from codex_ml.inference.audit_files import PLOT_FILES, Audit, AuditFinding
 from codex_ml.safety_audit import battery
 from codex_ml.safety_audit.audit_job import PartResult
 from codex_ml.safety_audit.audit_numbers import undeclared
+from codex_ml.safety_audit.clean_text import false_positives
 
 from ..json_schema_checker import problems
 from .test_evaluate import made, write_lines  # noqa: F401
@@ -70,6 +71,7 @@ def here(workspace: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(tempfile, "tempdir", str(workspace / "tmp"))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # so that it is set back
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    monkeypatch.setattr(false_positives, "__kwdefaults__", {"size": 20_000})  # a megabyte takes half of the time
     go_offline.cache_clear()
     hooks.clear()
     monkeypatch.setattr(sys, "addaudithook", hooks.append)

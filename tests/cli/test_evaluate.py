@@ -455,7 +455,9 @@ def test_the_same_document_is_read_from_a_source_of_any_kind(tmp_path: Path, kin
     assert str(tmp_path) not in repr(document), "no path of this machine"
 
 
-@pytest.mark.parametrize(("number", "code", "line"), [(15, 143, "terminated"), (2, 130, "interrupted")])
+@pytest.mark.parametrize(
+    ("number", "code", "line"), [(15, 143, "terminated"), pytest.param(2, 130, "interrupted", marks=pytest.mark.slow)]
+)
 def test_a_signal_while_programs_run_leaves_no_folder_and_no_process(
     here: Path, tmp_path_factory: pytest.TempPathFactory, number: int, code: int, line: str
 ) -> None:

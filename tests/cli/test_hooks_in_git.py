@@ -108,6 +108,8 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkout = Checkout(top, environment=False)
     checkout.git("add", "-A")
     checkout.git("commit", "-q", "-m", "start")
+    shutil.copytree(ROOT / "src", top / "src", dirs_exist_ok=True)  # with byte code, which every hook would make again
+    (top / ".git/info/exclude").write_text("__pycache__\n")
     checkout.install()
     return top
 
@@ -152,7 +154,13 @@ def test_names_of_every_shape_hide_nothing_and_are_no_fault(checkout):
     assert not (checkout.top / "owned").exists()
 
 
-@pytest.mark.parametrize("name", ["--help", "-", "--", "-x.py", "a\nb.yaml", "a\nerror: b: not so", "-dir/ünï"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("--help", "a\nerror: b: not so"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("-", "--", "-x.py", "a\nb.yaml", "-dir/ünï")),
+    ],
+)
 def test_what_is_in_a_file_of_an_odd_name_is_found(checkout, name):
     checkout.skipped = OTHERS
     checkout.stage(name, f"a: {KEY}\r\n")
@@ -231,7 +239,13 @@ def lacks(output: bytes | str) -> str:
     return found[0].split(" lacks ")[1].split(" (")[0] if found else "nothing"
 
 
-@pytest.mark.parametrize("way", ["commit", "commit -a", "commit --only", "rm --cached", "rename", "emptied"])
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("commit --only", "rename"),
+        *(pytest.param(way, marks=pytest.mark.slow) for way in ("commit", "commit -a", "rm --cached", "emptied")),
+    ],
+)
 def test_a_commit_that_loses_lines_of_the_ledger_is_refused_however_it_is_made(ledger, way):
     """Of the index that Git really commits: `git commit -a` and `git commit FILE` make one of their own."""
     file = ledger.project / LEDGER
@@ -267,7 +281,9 @@ def test_what_is_only_in_the_work_tree_is_not_committed_and_not_judged(ledger):
     assert ledger.commit()[0] == 0
 
 
-@pytest.mark.parametrize("way", ["no conflict", "conflict, one side taken", "united"])
+@pytest.mark.parametrize(
+    "way", ["no conflict", "conflict, one side taken", pytest.param("united", marks=pytest.mark.slow)]
+)
 def test_a_merge_is_compared_with_both_parents(ledger, way):
     """A merge without conflicts runs no pre-commit hook, but pre-merge-commit."""
     ledger.git("checkout", "-q", "-b", "other")
@@ -309,7 +325,7 @@ def test_a_push_that_loses_lines_is_refused_also_where_no_hook_saw_the_commit(le
     assert ledger.run("git", "push", "-q", "origin", "main").returncode == 0
 
 
-@pytest.mark.parametrize("way", ["merge -s ours", "revert"])
+@pytest.mark.parametrize("way", ["merge -s ours", pytest.param("revert", marks=pytest.mark.slow)])
 def test_a_push_finds_what_was_lost_some_commits_ago(ledger, way):
     """HEAD and what the remote has do not have the lines; a commit on the way has, and the message names it."""
     ledger.git("init", "-q", "--bare", "../shared.git")

@@ -460,8 +460,9 @@ def test_outside_of_git_there_is_nothing_to_merge(tmp_path, monkeypatch):
 
 
 def dvc(*arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
+    from dvc.cli import main
+
+    assert main(list(arguments)) == 0
 
 
 def to_dvc(lines: set[str]) -> None:

@@ -35,7 +35,7 @@ def finished_project(tmp_path_factory: pytest.TempPathFactory, repository: Path,
         source, target = repository / name, folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target)
         else:
             shutil.copyfile(source, target)
     with pytest.MonkeyPatch.context() as patch:

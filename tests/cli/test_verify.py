@@ -514,8 +514,9 @@ def renewed_hash(chain, name):
     chain.edit_lock(lambda stages: stages["train"].update(outs=[stages["train"]["outs"][0], entry]))
 
 
+@pytest.mark.parametrize("most", [20, pytest.param(80, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml", RECORD])
-def test_a_file_of_any_shape_is_a_finding_and_never_a_traceback(chain, name):
+def test_a_file_of_any_shape_is_a_finding_and_never_a_traceback(chain, name, most):
     if name == "params.yaml":
         chain.write(name, json.dumps({"seed": 7, "split": {"val": 0.1}, "train": {"lr": 3e-4}}).encode())
         chain.lock()
@@ -523,7 +524,7 @@ def test_a_file_of_any_shape_is_a_finding_and_never_a_traceback(chain, name):
     document, dice = json.loads(good), random.Random(5)
     every = [(place, new) for place in nodes(document) for new in SWAPS]
     found = 0
-    chosen = dice.sample(every, min(len(every), 60))
+    chosen = dice.sample(every, min(len(every), most))
     for place, new in chosen:
         chain.write(name, json.dumps(swapped(document, place, new)).encode())
         if name == RECORD:
@@ -535,13 +536,14 @@ def test_a_file_of_any_shape_is_a_finding_and_never_a_traceback(chain, name):
     assert outcome(name) == ""
 
 
+@pytest.mark.parametrize("each", [4, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["dvc.lock", "dvc.yaml", "params.yaml", RECORD, "data/sample.lock"])
-def test_bytes_that_were_cut_or_flipped_are_a_finding_and_never_a_traceback(chain, name):
+def test_bytes_that_were_cut_or_flipped_are_a_finding_and_never_a_traceback(chain, name, each):
     good, lock = Path(name).read_bytes(), Path("dvc.lock").read_bytes()
     dice = random.Random(6)
     damaged = [b"", b"\xff\xfe", b"\0", b"<<<<<<< HEAD\n" + good]
-    damaged += [good[: dice.randrange(len(good))] for _ in range(10)]
-    for place in (dice.randrange(len(good)) for _ in range(10)):
+    damaged += [good[: dice.randrange(len(good))] for _ in range(each)]
+    for place in (dice.randrange(len(good)) for _ in range(each)):
         damaged.append(good[:place] + bytes([good[place] ^ dice.randrange(1, 256)]) + good[place + 1 :])
     for data in damaged:
         chain.write(name, data)

@@ -184,6 +184,20 @@ def write_folder(write: Callable[[Path], None], folder: Path) -> None:
         write(new / "out")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def quick_collection() -> Iterator[None]:
+    """Collections look at the objects of this module only, not at those of every library that is loaded."""
+    import matplotlib.pyplot  # noqa: F401
+    import sentencepiece  # noqa: F401
+    import torch  # noqa: F401
+    import transformers.modeling_utils  # noqa: F401
+
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # ZipFile.__del__ closes once more
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
 def test_full_disk_is_one_line_with_the_path_and_the_old_result_stays(tiny_disk, capsys, write):

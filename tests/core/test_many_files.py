@@ -63,8 +63,8 @@ def test_a_file_costs_less_than_two_hundred_bytes(many, monkeypatch, walk):
     monkeypatch.chdir(many)
     monkeypatch.setattr(readers, "BATCH_FILES", 50)  # what a task holds does not grow with the folder
     walk("data/raw")  # imports, caches
-    # the least of three: Python's own table of names that pathlib keeps grows now and then
-    assert min(peak_of(walk) for _ in range(3)) < MOST * COUNT + 200_000
+    # one of three: Python's own table of names that pathlib keeps grows now and then
+    assert any(peak_of(walk) < MOST * COUNT + 200_000 for _ in range(3))
 
 
 def peak_of(walk):

@@ -189,18 +189,20 @@ def test_advice_for_an_extra_is_a_command_of_the_shell_that_keeps_the_lock(site,
     assert words[-1] == "../../../../..[x]"
 
 
-def test_pip_takes_the_advice(repository, monkeypatch):
+@pytest.mark.parametrize(
+    "extra", ["prometheus", *(pytest.param(one, marks=pytest.mark.slow) for one in ("gguf", "no-such-extra"))]
+)
+def test_pip_takes_the_advice(repository, monkeypatch, extra):
     """pip itself reads the command; without an index it gets as far as looking for packages."""
     monkeypatch.chdir(repository)
-    for extra in ("gguf", "prometheus", "no-such-extra"):
-        words = shlex.split(install_extra(extra).removeprefix("run `").removesuffix("`"))
-        done = subprocess.run(
-            [*words, "--dry-run", "--no-index", "--quiet"], capture_output=True, encoding="utf-8", check=False
-        )
-        if extra == "prometheus":  # installed or not: if not, pip looks for that package and for no other
-            assert done.returncode == 0 or "prometheus-client" in done.stderr, done.stderr
-        else:
-            assert done.returncode == 0, done.stderr
+    words = shlex.split(install_extra(extra).removeprefix("run `").removesuffix("`"))
+    done = subprocess.run(
+        [*words, "--dry-run", "--no-index", "--quiet"], capture_output=True, encoding="utf-8", check=False
+    )
+    if extra == "prometheus":  # installed or not: if not, pip looks for that package and for no other
+        assert done.returncode == 0 or "prometheus-client" in done.stderr, done.stderr
+    else:
+        assert done.returncode == 0, done.stderr
 
 
 WORDS = re.compile(

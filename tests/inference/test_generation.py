@@ -108,7 +108,7 @@ def test_repetition_penalty_writes_what_transformers_writes(model):
         assert list(text.tokens) == (theirs[: theirs.index(END)] if END in theirs else theirs)
 
 
-@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("temperature", [pytest.param(0.0, marks=pytest.mark.slow), 1.0])
 def test_neither_batch_nor_order_changes_a_text(model, temperature):
     asked = prompts(9, samples=2)
     chosen = {"max_tokens": 10, "temperature": temperature, "top_p": 0.95, "top_k": 40}

@@ -165,7 +165,7 @@ def test_row_groups_do_not_depend_on_where_a_document_was_read(tmp_path, monkeyp
         assert first.drop_columns("place").equals(second.drop_columns("place"))
 
 
-@pytest.mark.parametrize("workers", [2, 5])
+@pytest.mark.parametrize("workers", [2, pytest.param(5, marks=pytest.mark.slow)])
 def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, workers):
     monkeypatch.setattr(corpus_writer, "ROW_GROUP_BYTES", 3000)
     dice = random.Random(3)

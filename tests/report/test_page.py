@@ -27,12 +27,24 @@ from codex_ml.report.page import TEMPLATE, render_page
 from codex_ml.report.plots import label, svg
 from codex_ml.tokens.tokenizer_files import VocabularyGrowth
 
+from .conftest import HOSTILE
+
 pytestmark = pytest.mark.usefixtures("drawn")
 MakeFacts = Callable[..., Facts]
 Render = Callable[[str], str]
 COLUMNS = ("bits_per_byte", "low", "high", "zlib_bits_per_byte", "ngram_bits_per_byte", "documents")
 DRAWN = {"loss_curve", "schedule", "by_source", "by_length", "by_size", "calibration", "pass_rates", "differences"}
 IMAGES = len(DRAWN) + 5  # the audit draws three sets of curves
+
+
+# What these mean to Markdown is nothing to HTML; the tests of the card take all of them every time.
+OF_MARKDOWN = ("front matter", "table", "markdown link", "markdown block", "entities", "url")
+
+
+@pytest.fixture(params=[pytest.param(n, marks=[pytest.mark.slow] * (n in OF_MARKDOWN)) for n in HOSTILE])
+def hostile(request: pytest.FixtureRequest) -> str:
+    """A page takes a second for each, because its pictures show the text too."""
+    return HOSTILE[request.param]
 
 
 @pytest.fixture(scope="module")

@@ -233,7 +233,18 @@ def run_as(user: str, rung: str, header: str, groups: list[dict[str, object]]) -
     return found
 
 
-@pytest.fixture(scope="module", params=[(rung, user) for rung in RUNGS for user in ("root", "nobody")], ids=" as ".join)
+EVERY = [(rung, user) for rung in RUNGS for user in ("root", "nobody")]
+FAST = (
+    ("bwrap-system", "root"),
+    ("bwrap-wheel", "nobody"),
+    ("namespaces", "root"),
+)  # each rung and each user; a run takes half a minute
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(one, id=" as ".join(one), marks=[pytest.mark.slow] * (one not in FAST)) for one in EVERY],
+)
 def run(request: pytest.FixtureRequest, bait: Bait) -> dict[str, object]:
     """All attacks on one rung, as one user."""
     rung, user = request.param

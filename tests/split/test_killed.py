@@ -95,7 +95,7 @@ def checkout(tmp_path_factory, repository, project):
     root = tmp_path_factory.mktemp("killed")
     shutil.copytree(project, root, dirs_exist_ok=True)
     for name in ("src", "stages"):
-        shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(repository / name, root / name)
     for name in ("dvc.yaml", ".dvcignore", "pyproject.toml"):  # .dvcignore: byte code is no part of a stage
         shutil.copyfile(repository / name, root / name)
     lower(root)
@@ -115,11 +115,12 @@ def checkout(tmp_path_factory, repository, project):
     (root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
     made = Checkout(root, {}, {"stage": {}, "worker": {}})
     for stage in ("ingest", "split"):
+        done = made.run(stage, CODEX_TEST_COUNT=str(root / "tmp/count"))
+        assert done.returncode == 0, done.stderr
         for who, counted in made.moments.items():
-            done = made.run(stage, CODEX_TEST_COUNT=f"{who} {root / 'tmp/count'}")
-            assert done.returncode == 0, done.stderr
-            counted[stage] = max(map(int, (root / "tmp/count").read_text(encoding="utf-8").split()))
-            (root / "tmp/count").unlink()
+            counts = root / f"tmp/count.{who}"
+            counted[stage] = max(map(int, counts.read_text(encoding="utf-8").split()))
+            counts.unlink()
     made.expected = made.files()
     return made
 
@@ -130,7 +131,7 @@ def test_the_lowered_sizes_reach_the_paths_of_large_data(checkout):
 
 
 @pytest.mark.parametrize(
-    ("kills", "seed"), [(5, 1), *(pytest.param(50, seed, marks=pytest.mark.slow) for seed in (2, 3))]
+    ("kills", "seed"), [(3, 1), *(pytest.param(50, seed, marks=pytest.mark.slow) for seed in (2, 3))]
 )
 @pytest.mark.parametrize("stage", ["ingest", "split"])
 def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(checkout, stage, kills, seed):
@@ -159,7 +160,7 @@ def test_a_stage_killed_again_and_again_ends_with_the_same_bytes(checkout, stage
             assert done.returncode == 0, done.stderr
             assert after == checkout.expected
             before = after
-        if number % 5 == 4:
+        if number % 5 == 4 or number == kills - 1:
             again = checkout.run(stage)
             assert again.returncode == 0, again.stderr
             assert checkout.files() == checkout.expected

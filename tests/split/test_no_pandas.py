@@ -26,7 +26,7 @@ def test_ingest_and_split_import_no_pandas(
     workspace: Path, repository: Path, run_python: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     (workspace / "src").unlink()  # the check of imports follows no link
-    shutil.copytree(repository / "src", workspace / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(repository / "src", workspace / "src")
     (workspace / "params.yaml").write_text(PARAMS)
     texts = ("".join(f"word{n * k} of {k}\n" for k in range(30)) for n in range(200))
     lines = (json.dumps({"id": str(n), "text": text}) for n, text in enumerate(texts))

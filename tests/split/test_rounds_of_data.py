@@ -1,19 +1,20 @@
-"""Three rounds of documents through the real stages: the test set is clean by brute force, and no old document moves."""
+"""Three rounds of documents through the code of the stages: the test set is clean by brute force, and no old document moves."""
 
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
+
+from codex_ml.cli.main import whole_app
 
 from .brute_force import BruteForce, everything
+from .test_splits_end_to_end import run
 
 pytestmark = pytest.mark.costly
 SOURCES = [{"kind": "jsonl", "path": "data/raw/*.jsonl", "fields": {"group": "repo"}}]
@@ -33,23 +34,14 @@ SPLIT = {
 
 
 class Project:
-    """A copy of the code in which commands run as they do for a user."""
+    """The files of a user; their folder is the current one."""
 
     def __init__(self, root: Path, repository: Path, project: Path) -> None:
         self.root = root
         shutil.copytree(project, root, dirs_exist_ok=True)
-        for name in ("src", "stages"):
-            shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
-        shutil.copyfile(repository / "pyproject.toml", root / "pyproject.toml")
+        (root / "src").symlink_to(repository / "src")
         (root / "data/raw").mkdir()
-
-    def run(self, *command: str) -> None:
-        environment = {**os.environ, "PYTHONPATH": "src", "PYTHONDONTWRITEBYTECODE": ""}
-        done = subprocess.run(
-            [sys.executable, *command], cwd=self.root, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{command}: {done.stderr}"
 
     def split(self, **changed: object) -> dict[str, tuple[str, str]]:
         """Ingest and split; split and group of each text that is kept."""
@@ -58,9 +50,8 @@ class Project:
             "split": SPLIT | changed,
             "runtime": {"workers": 1, "progress": "off"},
         }
-        (self.root / "params.yaml").write_text(json.dumps(params), encoding="utf-8")
-        self.run("stages/ingest.py")
-        self.run("stages/split.py")
+        run("ingest", params)
+        run("split", params)
         found: dict[str, tuple[str, str]] = {}
         for part in ("train", "val", "test"):
             table = pq.read_table(self.root / f"data/splits/{part}.parquet", columns=["text", "group"])
@@ -84,7 +75,10 @@ def refuse_a_leak(kept: dict[str, tuple[str, str]], threshold: float) -> None:
 
 
 @pytest.mark.parametrize("threshold", [0.7, pytest.param(0.5, marks=pytest.mark.slow)])
-def test_no_pair_and_no_group_is_across_splits_after_three_rounds(tmp_path, repository, project, threshold):
+def test_no_pair_and_no_group_is_across_splits_after_three_rounds(
+    tmp_path, monkeypatch, repository, project, threshold
+):
+    monkeypatch.chdir(tmp_path)
     dice = random.Random(threshold)
     made = Project(tmp_path, repository, project)
     texts = sorted(set(everything(11, 1800)) - {""}, key=lambda text: dice.random())
@@ -101,6 +95,7 @@ def test_no_pair_and_no_group_is_across_splits_after_three_rounds(tmp_path, repo
         refuse_a_leak(kept, threshold)
         assert {text: place for text, place in kept.items() if text in old} == before, "an old document moved"
         before, old = kept, old | {str(line["text"]) for line in lines}
-        made.run("-m", "codex_ml", "ledger", "accept")
+        done = CliRunner().invoke(whole_app(), ["ledger", "accept"])
+        assert done.exit_code == 0, done.output
     assert made.split(near_duplicate=threshold) == before, "accepting moved a document"
     refuse_a_leak(made.split(near_duplicate=threshold, ledger=False), threshold)

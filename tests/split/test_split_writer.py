@@ -117,13 +117,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch)
     result, pool = decided(documents, part, kept_by, (part == DROPPED).astype(np.int8))
     settings_ = ScreenSettings(Split(policy="off"), None, b"", "")
     written = {}
-    for workers in (0, 2, 5):
+    for workers in (0, 3):
         out = tmp_path / str(workers)
         out.mkdir()
         with parallel.shared_workers(workers):
             write_splits(out, path, result, pool, settings_, Crew(workers))
         written[workers] = {file.name: file.read_bytes() for file in out.iterdir()}
-    assert written[0] == written[2] == written[5]
+    assert written[0] == written[3]
     assert pq.ParquetFile(tmp_path / "0/train.parquet").num_row_groups > 5
 
 

@@ -122,7 +122,7 @@ def corpus(seed, size, *, prefix="w", copies=0.3):
     return [record(text) for text in found]
 
 
-examples = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @examples
@@ -189,10 +189,12 @@ def test_brute_force_finds_no_near_duplicate_across_splits(workspace):
 
 @pytest.mark.costly
 def test_worker_processes_and_hash_seeds_change_no_byte(workspace):
-    """The scripts as DVC runs them; the corpus is large enough that processes are started."""
+    """The scripts as DVC runs them; processes are started."""
     root = workspace / "run"
     for name in ("src", "stages"):
-        shutil.copytree(REPOSITORY / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(REPOSITORY / name, root / name)
+    parallel = root / "src/codex_ml/core/parallel.py"  # a corpus of any size is worth processes
+    parallel.write_text(re.sub(r"(?m)^SMALL = [^#\n]*", "SMALL = 0  ", parallel.read_text("utf-8")), "utf-8")
     shutil.copyfile("dvc.yaml", root / "dvc.yaml")
     shutil.copyfile(REPOSITORY / "pyproject.toml", root / "pyproject.toml")
     shutil.copytree("data", root / "data")
@@ -200,10 +202,10 @@ def test_worker_processes_and_hash_seeds_change_no_byte(workspace):
     dice = random.Random(3)
     words = [f"word{i}" for i in range(5000)]
     with (root / "data/raw/big.jsonl").open("w", encoding="utf-8") as lines:
-        for _ in range(1100):
-            lines.write(json.dumps(record(" ".join(dice.choices(words, k=1000)))) + "\n")
+        for _ in range(300):
+            lines.write(json.dumps(record(" ".join(dice.choices(words, k=100)))) + "\n")
     found = set()
-    for workers, seed in ((1, "0"), (2, "1"), (3, "random")):
+    for workers, seed in ((1, "0"), (3, "random")):
         params = {
             "ingest": {"sources": [{"kind": "jsonl", "path": "data/raw/big.jsonl"}]},
             "split": {**SPLIT, "policy": "off"},

@@ -52,7 +52,13 @@ def assert_close(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -
         torch.testing.assert_close(tensor, other[name], rtol=1e-6, atol=1e-9, msg=name)
 
 
-@pytest.mark.parametrize("changes", [{}, MUON], ids=["AdamW", "Muon"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="AdamW", marks=pytest.mark.slow),  # test_a_run_of_two_goes_on_alone compares its last step
+        pytest.param(MUON, id="Muon"),
+    ],
+)
 def test_two_processes_with_unequal_targets_do_the_steps_of_one(recipe, run, tmp_path, changes):
     rows = recipe.packed(recipe.LENGTHS, seed=1)
     counts = (rows.batch(np.arange(len(rows)))["labels"] != IGNORE).sum(axis=1)

@@ -19,7 +19,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 # 12 rows are 6 steps of 2, or 2 steps of 6: inside epoch 1, at its end, inside epoch 2
 @pytest.mark.parametrize(
-    ("accumulation", "steps", "at"), [(1, 10, 3), (1, 10, 6), (1, 10, 8), (3, 5, 1), (3, 5, 2), (3, 5, 3)]
+    ("accumulation", "steps", "at"),
+    [
+        *((1, 10, 6), (3, 5, 1), (3, 5, 3)),
+        *(pytest.param(*case, marks=pytest.mark.slow) for case in ((1, 10, 3), (1, 10, 8), (3, 5, 2))),
+    ],
 )
 def test_run_stopped_by_sigterm_ends_with_the_same_bytes(recipe, monkeypatch, tmp_path, accumulation, steps, at):
     changes = {"accumulation": accumulation, "max_steps": steps}

@@ -23,29 +23,35 @@ SCRIPT = """
 import importlib.util, logging, os, shutil, signal, sys
 from pathlib import Path
 source, own, pause = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-spec = importlib.util.spec_from_file_location("training_recipe", source)
-recipe = importlib.util.module_from_spec(spec)
-sys.modules["training_recipe"] = recipe
-spec.loader.exec_module(recipe)
 from codex_ml.core.errors import one_line_errors
-from codex_ml.train.checkpoint import export_newest
+from codex_ml.modeling.hardware import Hardware
 from codex_ml.train.launch import among_others
 from codex_ml.train.scratch import run_folder
-import torch
-torch.set_num_threads(1)
-torch.use_deterministic_algorithms(True)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 logging.basicConfig(format="%(message)s")
 logging.getLogger("codex_ml").setLevel("INFO")
-step = recipe.loop.optimizer_step
-def watched(run):
-    print(run.step, flush=True)
-    if run.step == pause:
-        sys.stdin.readline()
-    return step(run)
-recipe.loop.optimizer_step = watched
+def load():
+    spec = importlib.util.spec_from_file_location("training_recipe", source)
+    recipe = importlib.util.module_from_spec(spec)
+    sys.modules["training_recipe"] = recipe
+    spec.loader.exec_module(recipe)
+    import torch
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    step = recipe.loop.optimizer_step
+    def watched(run):
+        print(run.step, flush=True)
+        if run.step == pause:
+            sys.stdin.readline()
+        return step(run)
+    recipe.loop.optimizer_step = watched
+    return recipe
 record = {"seed": 1, "deps": {}, "environment": {"packages": {}}}
-with one_line_errors(), among_others(), run_folder(Path("scratch"), record, recipe.HARDWARE) as scratch:
+hardware = Hardware("cpu", "fp32", compile=False, threads=1, capability="test")
+with one_line_errors(), among_others(), run_folder(Path("scratch"), record, hardware) as scratch:
+    from codex_ml.train.checkpoint import export_newest
+    recipe = load()  # who only waits imports no torch
+    assert hardware == recipe.HARDWARE
     recipe.seed_everything()
     recipe.train(own, scratch=scratch, max_steps=6, checkpoint_every=1)
     if not int(os.environ.get("RANK", "0")):

@@ -40,7 +40,14 @@ def losses(folder: Path) -> list[float]:
 ADAPTERS = {"lora": True, "lora_dropout": 0.0}
 
 
-@pytest.mark.parametrize("changes", [{}, ADAPTERS, MUON], ids=["all weights", "adapters", "Muon"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="all weights"),
+        pytest.param(ADAPTERS, id="adapters"),
+        pytest.param(MUON, id="Muon", marks=pytest.mark.slow),  # the next test has its steps, with uneven shares
+    ],
+)
 def test_shares_do_the_steps_of_one_process_and_are_written_whole(run, tmp_path, changes):
     """Clipped, averaged, accumulated; 3 validation rows, so that one process has a pass without any."""
     run(tmp_path / "one", 1, **HARD, **changes)
@@ -75,7 +82,13 @@ def test_a_run_goes_on_with_and_without_shares(run, tmp_path, changes):
         assert_close(tensors(tmp_path / name), tensors(tmp_path / "whole"))
 
 
-@pytest.mark.parametrize("changes", [{}, MUON], ids=["AdamW", "Muon"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="AdamW", marks=pytest.mark.slow),
+        pytest.param(MUON, id="Muon"),  # it has moments of AdamW too
+    ],
+)
 def test_shares_that_were_killed_end_with_the_same_bytes(run, tmp_path, changes):
     run(tmp_path / "whole", 2, sharding="full", model={"dropout": 0.3}, **changes)
     run(tmp_path / "cut", 2, sharding="full", model={"dropout": 0.3}, stop=3, **changes)

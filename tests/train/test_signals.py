@@ -96,8 +96,15 @@ def in_cpp(process: subprocess.Popen[str]) -> None:
         threading.Event().wait(0.02)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(
+    ("rank", "number"),
+    [
+        (0, signal.SIGTERM),
+        (1, signal.SIGINT),
+        pytest.param(0, signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(1, signal.SIGTERM, marks=pytest.mark.slow),
+    ],
+)
 def test_a_rank_alone_at_the_rendezvous_ends(tmp_path, rank, number):
     with ranks(RENDEZVOUS, str(tmp_path), started=(rank,)) as (process,):
         in_cpp(process)

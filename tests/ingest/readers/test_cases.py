@@ -258,7 +258,7 @@ def checkout(tmp_path_factory, repository):
     """A copy of what `ingest` needs."""
     root = tmp_path_factory.mktemp("stage") / "work space"
     for name in ("src", "stages"):
-        shutil.copytree(repository / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(repository / name, root / name)
     shutil.copyfile(repository / "dvc.yaml", root / "dvc.yaml")
     shutil.copyfile(repository / "pyproject.toml", root / "pyproject.toml")
     return root

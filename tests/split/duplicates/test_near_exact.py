@@ -56,7 +56,7 @@ def joined(
     return result
 
 
-@pytest.mark.parametrize("threshold", THRESHOLDS)
+@pytest.mark.parametrize("threshold", [0.5, 0.7, *(pytest.param(one, marks=pytest.mark.slow) for one in (0.8, 1.0))])
 def test_of_five_thousand_documents_the_same_are_kept_as_by_comparing_all_pairs(tmp_path, threshold):
     texts, brute = known(1, 5000)
     expected = keepers(range(len(texts)), [False] * len(texts), brute.neighbours(threshold))
@@ -84,8 +84,14 @@ HOW = {
 }
 
 
-@pytest.mark.parametrize("how", HOW)
-@pytest.mark.parametrize("threshold", [0.5, 0.7])
+@pytest.mark.parametrize(
+    ("how", "threshold"),
+    [
+        pytest.param(how, threshold, marks=[pytest.mark.slow] * (how == "two workers" and threshold == 0.5))
+        for how in HOW
+        for threshold in (0.5, 0.7)
+    ],
+)
 def test_block_and_task_sizes_do_not_change_which_documents_are_kept(tmp_path, monkeypatch, how, threshold):
     """Any rows in any order, any of them pinned, counts that collide, tasks and rounds of any size."""
     for name in [name for name in HOW[how] if name.isupper()]:
@@ -140,9 +146,9 @@ def least_common(sizes: tuple[int, int], share: Fraction) -> int:
 @pytest.mark.parametrize(
     ("threshold", "bits"),
     [
-        *((one, 16) for one in THRESHOLDS),
-        (0.7, 1),
-        *(pytest.param(one, 1, marks=pytest.mark.slow) for one in (0.5, 0.8, 1.0)),
+        (0.7, 16),
+        *(pytest.param(one, 16, marks=pytest.mark.slow) for one in (0.5, 0.8, 1.0)),
+        *(pytest.param(one, 1, marks=pytest.mark.slow) for one in THRESHOLDS),
     ],
 )
 def test_a_pair_of_any_size_is_found_at_the_threshold_and_not_one_shingle_below(tmp_path, threshold, bits):

@@ -134,7 +134,7 @@ def merged_histories(dealer, seed):
     return sides, docs
 
 
-@pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(20, 300))])
+@pytest.mark.parametrize("seed", [*range(8), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 300))])
 def test_histories_unite_in_every_order_and_stay_clean(dealer, tmp_path, seed):
     sides, docs = merged_histories(dealer, seed)
     ledgers = [side.ledger for side in sides]

@@ -1,10 +1,10 @@
 """Loaded by Python at start when this folder is in PYTHONPATH: kill -9 at any moment of a stage's work.
 
 A moment is an audit event (a file opened, renamed or deleted, a folder made, a module imported, ...; PEP 578), counted
-from the first that names a temporary path. Both variables are about one process: the stage's own, or a worker.
+from the first that names a temporary path, in each process by itself: the stage's own, and the workers.
 
     CODEX_TEST_KILL="stage 120"   SIGKILL at the 120th moment
-    CODEX_TEST_COUNT="stage PATH" append how many moments there were; each worker has a line
+    CODEX_TEST_COUNT=PATH         append how many moments there were to PATH.stage and PATH.worker; each worker has a line
 """
 
 import atexit
@@ -13,7 +13,7 @@ import signal
 import sys
 
 what, _, value = os.environ.get("CODEX_TEST_KILL", "").partition(" ")
-counted, _, counts = os.environ.get("CODEX_TEST_COUNT", "").partition(" ")
+counts = os.environ.get("CODEX_TEST_COUNT", "")
 here = (
     "stage" if sys.orig_argv[1].startswith("stages/") else "worker" if "--multiprocessing-fork" in sys.orig_argv else ""
 )
@@ -31,11 +31,11 @@ def hook(name: str, args: tuple[object, ...]) -> None:
 
 def write() -> None:
     number = moments  # the lines below would count too
-    with open(counts, "a", encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be imported in every process
+    with open(f"{counts}.{here}", "a", encoding="utf-8") as file:  # noqa: PTH123 - pathlib would be imported in every process
         file.write(f"{number}\n")
 
 
-if here and here in (what, counted):
+if here and (here == what or counts):
     sys.addaudithook(hook)
-if here and counted == here:
+if here and counts:
     atexit.register(write)
