@@ -169,9 +169,11 @@ print(child.stderr.read().decode(), child.wait())
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("--help",), ("--version",), ("schema",), ("verify",), ("verify", "--json"), ("lineage", "models/model"),
-        ("lineage", "models/model", "--all"), ("lineage", "models/model", "--json"), ("tokenizer", "--help"),
-        ("hook", "--help"),
+        ("--help",), ("schema",), ("verify",), ("lineage", "models/model", "--json"),
+        *(pytest.param(arguments, marks=pytest.mark.slow) for arguments in (
+            ("--version",), ("verify", "--json"), ("lineage", "models/model"), ("lineage", "models/model", "--all"),
+            ("tokenizer", "--help"), ("hook", "--help"),
+        )),
     ],
 )  # fmt: skip
 def test_output_that_head_cuts_is_not_an_error(chain, run_python, arguments):

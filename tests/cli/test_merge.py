@@ -144,7 +144,9 @@ HISTORIES = [
 ]
 
 
-@pytest.mark.parametrize(("way", "kind", "seed"), HISTORIES)
+@pytest.mark.parametrize(
+    ("way", "kind", "seed"), [pytest.param(*one, marks=[pytest.mark.slow] * (one[2] > 0)) for one in HISTORIES]
+)
 def test_no_line_of_either_side_is_lost_in_either_direction(tmp_path, monkeypatch, way, kind, seed):
     """With our .gitattributes, and with those of a clone that has none: then Git leaves markers in the ledger."""
     monkeypatch.chdir(tmp_path)

@@ -87,7 +87,11 @@ def texts(found: ReproPlan, stage: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project of three stages that has not run."""
+    return make(tmp_path, monkeypatch)
+
+
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project of three stages that has not run; it becomes the current folder."""
     folder = tmp_path / "project"
     (folder / "src/codex_ml").mkdir(parents=True)
     (folder / "data/raw").mkdir(parents=True)
@@ -105,13 +109,22 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+RAN: list[Path] = []  # the project after its run, made once
+
+
 @pytest.fixture
-def ran(project: Path) -> Path:
+def ran(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The project after a run that is committed."""
-    repro()
-    git("add", "-A")
-    git("commit", "-qm", "the first run")
-    return project
+    if not RAN:
+        with pytest.MonkeyPatch.context() as patch:
+            RAN.append(make(tmp_path_factory.mktemp("ran"), patch))
+            repro()
+            git("add", "-A")
+            git("commit", "-qm", "the first run")
+    shutil.copytree(RAN[0], tmp_path / "project", symlinks=True)
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    return tmp_path / "project"
 
 
 def edit(name: str, old: str, new: str) -> None:

@@ -33,7 +33,7 @@ def bounds(share, count):
     return count * share - width, count * share + width
 
 
-@pytest.mark.parametrize("size", [1, 2, 5, 12])
+@pytest.mark.parametrize("size", [1, 5, *(pytest.param(size, marks=pytest.mark.slow) for size in (2, 12))])
 @pytest.mark.parametrize("kind", ["near", "exact", "grouped"])
 @pytest.mark.parametrize("with_ledger", [False, True])
 def test_one_of_each_family_is_dealt_once(tmp_path, size, kind, with_ledger):

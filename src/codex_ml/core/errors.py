@@ -41,9 +41,7 @@ def safe_text(text: str) -> str:
     """Show control, bidirectional and surrogate characters as escapes, so that data cannot control a terminal."""
     if text.replace("\n", "").replace("\t", "").isprintable():  # almost every text
         return text
-    return "".join(
-        c if c in "\n\t" or (c.isprintable() and not 0xD800 <= ord(c) < 0xE000) else _escape(c) for c in text
-    )
+    return "".join(c if c in "\n\t" or c.isprintable() else _escape(c) for c in text)  # no surrogate is printable
 
 
 def safe_words(text: str) -> str:

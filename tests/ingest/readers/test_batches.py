@@ -74,7 +74,7 @@ def test_many_small_files_share_a_task(monkeypatch):
     assert [len(task.tasks) for task in tasks("jsonl")] == [12, 12, 12, 12, 2]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))])
 @pytest.mark.parametrize(("block", "batch_bytes"), [(4 << 20, 4 << 20), (300, 4 << 20), (4 << 20, 900), (300, 900)])
 def test_the_corpus_and_what_is_refused_are_those_of_files_read_one_by_one(monkeypatch, seed, block, batch_bytes):
     """Refusals keep the order of files and lines too, wherever files are cut."""

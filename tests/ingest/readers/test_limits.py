@@ -59,7 +59,12 @@ QUOTES = {
 }
 
 
-@pytest.mark.parametrize("unit", QUOTES.values(), ids=QUOTES)
+SLOW = ("lines", "closed too early", "opened inside")  # a second each; four others hold the same bound
+
+
+@pytest.mark.parametrize(
+    "unit", [pytest.param(unit, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, unit in QUOTES.items()]
+)
 def test_quotes_of_every_kind_cost_what_a_thousand_bad_records_cost(cost, unit):
     write("in.csv", "id,text\n" + unit * (MB12 // len(unit)))
     documents, refused, reasons, grown = cost("csv", "in.csv")
