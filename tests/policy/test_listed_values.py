@@ -71,6 +71,7 @@ def test_what_is_no_list_stays(clean):
         'call("token", "user1.name", "b2")\n',
         "tokens:\n  - name: a1b2c3\n  - float32\n  - layer1.weight\n",
         "user,token,role\nbob,none,admin\n",
+        "tokens:\n  - none-here\n  - x7Q-k2\n",
         "| token | use |\n|---|---|\n| layer1.weight | x |\n| layer2.weight | y |\n",
         "INSERT INTO t (token, n) VALUES ('float32', 1), ('int8', 2);\n",
     ]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from functools import partial
 
+SHORTEST = 8  # characters of a value, as in the patterns of the rules
 LONGEST = 400  # characters of a row; a longer one ends its table
 AHEAD = 450  # characters after a value that decide whether its list goes on
 

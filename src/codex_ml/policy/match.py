@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from ahocorasick_rs import AhoCorasick, Implementation
 
 from codex_ml.policy.hidden import base64_forms
-from codex_ml.policy.listed_values import Others, Span, may_be_listed
+from codex_ml.policy.listed_values import SHORTEST, Others, Span, may_be_listed
 from codex_ml.policy.rules import Policy, Rule
 from codex_ml.policy.validators import VALIDATORS, entropy
 
@@ -128,7 +128,7 @@ class _Hits:
             self.matches.append((start, end, rule))
             if rule.rule.many:
                 found, _ = others_after(match, rule, self.others)
-                self.matches += [(start, end, rule) for start, end in found]
+                self.matches += [(start, end, rule) for start, end in found if end - start >= SHORTEST]
 
 
 class Matcher:
