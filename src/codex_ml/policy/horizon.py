@@ -11,13 +11,14 @@ import re
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from codex_ml.policy.compiled import Compiled, others_after
+from codex_ml.policy.extent import NEAR, extent_of, is_bounded
 from codex_ml.policy.finding import Finding
 from codex_ml.policy.hidden import BASE64, JOINER, View, may_disguise, reveal, rewritten
-from codex_ml.policy.listed_values import AHEAD, Others
-from codex_ml.policy.match import CONTEXT, NEAR, Compiled, others_after
-from codex_ml.policy.reach import RUN, FoldedLength, Reach, reach_of, stays_in_run
+from codex_ml.policy.listed_values import Others
+from codex_ml.policy.nearby import CONTEXT
+from codex_ml.policy.reach import RUN, FoldedLength
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
 from codex_ml.policy.scan import Scanner, neutral_placeholder, without_escaped_space
 
@@ -25,24 +26,6 @@ LONGEST_MARK = 58  # characters of the longest placeholder
 # A run of base64 in progress, which may be folded into lines, and what may follow its last whole line.
 _FOLDED = re.compile(rf"[{BASE64}]*+(?:(?:\\{{1,4}}[rn]|\s){{1,20}}+[{BASE64}]{{16,}}+)*+")
 _AFTER_FOLD = 200
-
-
-@dataclass(frozen=True)
-class _Extent:
-    """How far a rule reads from its literal or gate on.
-
-    Attributes:
-        before: characters before it at which a value may begin.
-        early: their folded length.
-        gate: folded length after which the gate is decided.
-        whole: folded length after which the rule is decided; for a rule with loops, from the end of its match on.
-    """
-
-    before: int
-    early: int
-    gate: int
-    whole: int
-    reach: Reach
 
 
 class Horizon:
@@ -57,7 +40,7 @@ class Horizon:
 
     def __init__(self, scanner: Scanner) -> None:
         self._scanner, self._matcher = scanner, scanner.matcher
-        self._extents = {rule.order: _extent(rule) for rule in self._matcher.rules}
+        self._extents = {rule.order: extent_of(rule.rule) for rule in self._matcher.rules}
         extents = self._extents.values()
         begins = [extent.early + extent.gate for extent in extents]
         before = max((extent.early for extent in extents), default=0)
@@ -65,7 +48,7 @@ class Horizon:
         inner = (self._extents[rule.order].whole for rule in self._matcher.rules if rule.group)
         behind = max((extent.reach.behind for extent in extents), default=0)
         self.context = max(inner, default=0) + self.margin + CONTEXT + behind
-        self.bounded = not scanner.policy.detectors and all(map(_is_bounded, self._matcher.rules))
+        self.bounded = not scanner.policy.detectors and all(is_bounded(rule.rule) for rule in self._matcher.rules)
 
     def settled(self, text: str, findings: Sequence[Finding]) -> int:
         """The offset before which the findings of the text cannot change, whatever follows.
@@ -172,26 +155,6 @@ class Horizon:
         if extent.reach.loops and (match := rule.pattern.match(text, start)):
             start = match.end()
         return length(start) <= extent.whole
-
-
-def _extent(rule: Compiled) -> _Extent:
-    own = rule.rule
-    gate = reach_of(own.gate).width if own.gate else 0
-    literal = max(map(len, own.literals), default=0)
-    reach = reach_of(own.pattern)
-    for extra in (f"(?:{own.run})*" if own.run else "", own.until or ""):
-        reach += reach_of(extra)
-    after = max((reach_of(expression).width for expression in own.allow_after), default=0)
-    window = own.before + own.after if own.before else 0
-    whole = max(literal + gate + window + reach.width + after + NEAR, AHEAD if own.many else 0)
-    early = min(own.before, RUN) if stays_in_run(own.pattern) else own.before
-    return _Extent(own.before, early, gate, whole, reach)
-
-
-def _is_bounded(rule: Compiled) -> bool:
-    """Whether the end of a match can be told from the literal or gate where it begins."""
-    gate, pattern = reach_of(rule.rule.gate or ""), reach_of(rule.rule.pattern)
-    return not (gate.loops or gate.spaces) and not (rule.rule.before and (pattern.loops or pattern.spaces))
 
 
 def _end_of_list(text: str, start: int, rule: Compiled | None, walks: dict[int, Others]) -> int:

@@ -9,71 +9,30 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
 
-from ahocorasick_rs import AhoCorasick, Implementation
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 
+from codex_ml.policy.compiled import Compiled, compile_rule, others_after
+from codex_ml.policy.extent import NEAR
 from codex_ml.policy.hidden import base64_forms
-from codex_ml.policy.listed_values import SHORTEST, Others, Span, may_be_listed
+from codex_ml.policy.listed_values import SHORTEST, Others, Span
+from codex_ml.policy.nearby import BASE64, LISTED, MAX_GATE, Locality, Nearby
 from codex_ml.policy.rules import Policy, Rule
-from codex_ml.policy.validators import VALIDATORS, entropy
 
 CHUNK = 1 << 18  # characters; hits are Python tuples, 150 bytes each, and a text of `@` only is all hits
-SHORT = 300  # characters of a value that checks read; the policy's general exceptions apply up to this length
-CONTEXT = 100  # characters of the line before a value that `allow_before` sees
-NEAR = 8  # characters; no expression of the policy looks further ahead
 
 EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers
 _EIGHT_ZEROS = re.compile(b"0000[ -]?0000")
 _TO_ZERO = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
-WHOLE = frozenset({"jwt", "pem"})  # validators that decode the value and so need all of it
 # `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter directly before the key belongs to an escape.
 _ESCAPED_EDGE = re.compile(r"\\(?:[abfv0]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})\Z|%[0-9a-fA-F]{2}\Z")
-_SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """A rule with its expressions compiled; `order` is its index in the policy."""
-
-    rule: Rule
-    order: int
-    pattern: re.Pattern[str]
-    gate: re.Pattern[str] | None
-    group: str | int
-    edge: frozenset[str]
-    run: re.Pattern[str] | None
-    until: re.Pattern[str] | None
-    allow: tuple[re.Pattern[str], ...]
-    allow_short: tuple[re.Pattern[str], ...]
-    allow_before: tuple[re.Pattern[str], ...]
-    allow_after: tuple[re.Pattern[str], ...]
-
-    def confirms(self, text: str, start: int, end: int) -> bool:
-        """Whether the value at [start, end) passes the rule's checks and no exception applies to it.
-
-        Checks read the first `SHORT` characters only, so the cost is linear also for a text full of overlapping hits.
-        """
-        rule = self.rule
-        if self.until and not self.until.match(text, end):
-            return False
-        value = text[start : end if rule.validator in WHOLE else min(end, start + SHORT)]
-        if rule.min_entropy and entropy(value) < rule.min_entropy:
-            return False
-        exceptions = self.allow + self.allow_short if end - start <= SHORT else self.allow
-        if any(exception.search(value) for exception in exceptions):
-            return False
-        if rule.validator and not VALIDATORS[rule.validator](value):
-            return False
-        if self.allow_before:
-            before = text[max(0, start - CONTEXT) : start].rpartition("\n")[2]
-            if any(exception.search(before) for exception in self.allow_before):
-                return False
-        return not any(exception.match(text, end) for exception in self.allow_after)
-
 
 Match = tuple[int, int, Compiled]  # start and end of the value, and its rule
+_Gate = tuple[re.Pattern[str], list[Compiled]]
 
 
 @dataclass(frozen=True)
@@ -85,50 +44,65 @@ class _Trigger:
     first: int = 0
 
 
-@dataclass
+class Matched(NamedTuple):
+    """What a search found.
+
+    Attributes:
+        values: confirmed values of all rules, which may overlap.
+        base64: arguments (start, first) for `decode_base64`, one pair for each place where base64 may hide a value.
+        tried: indexes of the rules that were tried; `BASE64` if there is such a place, `LISTED` for a list of values.
+        crossed: whether a search of parts of the text may have missed something.
+    """
+
+    values: list[Match]
+    base64: list[tuple[int, int]]
+    tried: set[int]
+    crossed: bool
+
+
 class _Hits:
-    """What one walk over the text collects: matches, windows still to search (by rule), and offsets of base64."""
+    """What one walk over the text collects: matches, windows still to search (by rule) and those searched."""
 
-    matches: list[tuple[int, int, Compiled]] = field(default_factory=list)
-    windows: dict[int, tuple[Compiled, int, int]] = field(default_factory=dict)
-    base64: list[tuple[int, int]] = field(default_factory=list)
-    others: dict[int, Others] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.matches: list[Match] = []
+        self.searched: list[Span] = []
+        self.listed = False  # whether a list of values was found
+        self._others: dict[int, Others] = {}
+        self._windows: dict[int, tuple[Compiled, int, int]] = {}
 
-    def add(self, text: str, rule: Compiled, start: int, end: int) -> None:
-        """Try a rule at a hit. Windows that overlap become one, so that no text is searched twice."""
-        if not rule.rule.before:
-            if match := rule.pattern.match(text, end if rule.rule.names else start):
-                self._keep(rule, match)
-            return
-        low, high = max(0, start - rule.rule.before), min(len(text), end + rule.rule.after)
-        if rule.order in self.windows:
-            _, old_low, old_high = self.windows[rule.order]
+    def widen(self, text: str, rule: Compiled, start: int, end: int) -> None:
+        """Search around a hit. Windows that overlap become one, so that no text is searched twice."""
+        low, high = max(0, start - rule.before), min(len(text), end + rule.after)
+        if rule.order in self._windows:
+            _, old_low, old_high = self._windows[rule.order]
             if low <= old_high:
-                self.windows[rule.order] = (rule, min(low, old_low), max(high, old_high))
+                self._windows[rule.order] = (rule, min(low, old_low), max(high, old_high))
                 return
             self._search(text, rule, old_low, old_high)
-        self.windows[rule.order] = (rule, low, high)
+        self._windows[rule.order] = (rule, low, high)
 
     def finish(self, text: str) -> None:
         """Search the last window of each rule."""
-        for rule, low, high in self.windows.values():
+        for rule, low, high in self._windows.values():
             self._search(text, rule, low, high)
-        self.windows.clear()
 
     def _search(self, text: str, rule: Compiled, low: int, high: int) -> None:
+        self.searched.append((low, high))
         for match in rule.pattern.finditer(text, low, high):
             # `endpos` hides the text after it: a match near it may be cut short, or may take it for the text's end.
             whole = match if match.end() + NEAR <= high else rule.pattern.match(text, match.start())
             if whole:
-                self._keep(rule, whole)
+                self.keep(rule, whole)
 
-    def _keep(self, rule: Compiled, match: re.Match[str]) -> None:
+    def keep(self, rule: Compiled, match: re.Match[str]) -> None:
+        """Note the value of a match."""
         start, end = match.span(rule.group)
         if 0 <= start < end:
             self.matches.append((start, end, rule))
             if rule.rule.many:
-                found, _ = others_after(match, rule, self.others)
+                found, _ = others_after(match, rule, self._others)
                 self.matches += [(start, end, rule) for start, end in found if end - start >= SHORTEST]
+                self.listed |= bool(found)
 
 
 class Matcher:
@@ -136,84 +110,119 @@ class Matcher:
 
     def __init__(self, policy: Policy) -> None:
         triggers: dict[str, list[_Trigger]] = {}
-        self._gates: dict[str, tuple[re.Pattern[str], list[Compiled]]] = {}
+        gates: dict[str, list[Compiled]] = {}
         for order, rule in enumerate(policy.rules):
-            compiled = _compile(policy, rule, order)
+            compiled = compile_rule(policy, rule, order)
             for literal in rule.literals:
                 case = None if rule.ignore_case else literal
                 triggers.setdefault(_lower(literal), []).append(_Trigger(case, compiled))
                 for form, first in _forms(rule, literal):
                     triggers.setdefault(form.lower(), []).append(_Trigger(form, None, first))
             if compiled.gate and not rule.literals:
-                self._gates.setdefault(compiled.gate.pattern, (compiled.gate, []))[1].append(compiled)
+                gates.setdefault(compiled.gate.pattern, []).append(compiled)
+        self._of_eight_digits = gates.pop(EIGHT_DIGITS, [])
+        self._gates = _by_first_character(gates)
         self._triggers = [tuple(dict.fromkeys(found)) for found in triggers.values()]
         self._longest = max(map(len, triggers), default=1)
-        # A DFA searches 281 MB/s, the default for so many literals 119 MB/s; it takes 2 MB of memory.
-        self._automaton = AhoCorasick(list(triggers), implementation=Implementation.DFA) if triggers else None
+        # A DFA searches 281 MB/s, the default for so many literals 119 MB/s; it takes 2 MB of memory. The automaton of
+        # bytes needs a quarter less time than that of texts.
+        self._sizes = [len(literal) for literal in triggers]
+        data = [literal.encode("utf-8", "surrogatepass") for literal in triggers]
+        self._automaton = BytesAhoCorasick(data, implementation=Implementation.DFA) if triggers else None
 
-    def matches(self, text: str) -> tuple[list[Match], list[tuple[int, int]]]:
-        """Search a text.
-
-        Returns:
-            (confirmed values of all rules, which may overlap; arguments (start, first) for `decode_base64`, one pair
-            for each place where base64 may hide a value).
-        """
-        hits = _Hits()
-        for start, end, trigger in self._triggered(text):
-            rule = trigger.rule
-            if rule is None:
-                hits.base64.append((start, trigger.first))
-            elif rule.gate is None or rule.gate.match(text, start):
-                hits.add(text, rule, start, end)
-        for gate, gated in self._gates.values():
-            for start, end in _gate_spans(gate, text):
-                for rule in gated:
-                    hits.add(text, rule, start, end)
+    def matches(self, text: str, near: Nearby | None = None) -> Matched:
+        """Search a text, or only its parts near a change."""
+        hits, base64, tried = _Hits(), list[Span](), set[int]()
+        for low, high in near.outer if near else ((0, len(text)),):
+            for start, end, trigger in self._triggered(text, low, high):
+                rule = trigger.rule
+                if rule is None:
+                    base64.append((start, trigger.first))
+                    tried.add(BASE64)
+                elif rule.gate is None or rule.gate.match(text, start):
+                    tried.add(rule.order)
+                    if rule.before:
+                        hits.widen(text, rule, start, end)
+                    elif match := rule.pattern.match(text, end if rule.after_name else start):
+                        hits.keep(rule, match)
+            for start, end, rule in self._gated(text, low, high):
+                tried.add(rule.order)
+                if rule.before:
+                    hits.widen(text, rule, start, end)
+                elif match := rule.pattern.match(text, start):
+                    hits.keep(rule, match)
         hits.finish(text)
-        return confirmed(text, hits.matches), hits.base64
+        if hits.listed:
+            tried.add(LISTED)
+        crossed = near is not None and near.crossed(hits.searched)
+        return Matched(confirmed(text, hits.matches), base64, tried, crossed)
 
     def begins(self, text: str) -> Iterator[tuple[int, int, Compiled | None]]:
         """Yield (start, end, rule) of each literal or gate at which a rule may match; None for a form of base64."""
-        for start, end, trigger in self._triggered(text):
+        for start, end, trigger in self._triggered(text, 0, len(text)):
             yield start, end, trigger.rule
-        for gate, gated in self._gates.values():
-            for start, end in _gate_spans(gate, text):
-                yield from ((start, end, rule) for rule in gated)
+        yield from self._gated(text, 0, len(text))
+
+    @cached_property
+    def locality(self) -> Locality:
+        """How far a change of a text reaches."""
+        return Locality({rule.order: rule.rule for rule in self.rules})
 
     @property
     def rules(self) -> list[Compiled]:
         """All rules, compiled; in the order of the policy."""
         found = {trigger.rule for triggers in self._triggers for trigger in triggers if trigger.rule}
-        return sorted(found.union(*(gated for _, gated in self._gates.values())), key=lambda rule: rule.order)
+        gated = [rule for _, gates in self._gates for _, rules in gates for rule in rules]
+        return sorted(found.union(gated, self._of_eight_digits), key=lambda rule: rule.order)
 
     @property
     def longest(self) -> int:
         """Length of the longest literal, base64 forms included, in characters."""
         return self._longest
 
-    def _triggered(self, text: str) -> Iterator[tuple[int, int, _Trigger]]:
-        """Every occurrence (start, end, trigger) of every literal, in the right case where case matters."""
+    def _triggered(self, text: str, first: int, last: int) -> Iterator[tuple[int, int, _Trigger]]:
+        """Every occurrence (start, end, trigger) of every literal from `first` on; where case matters, in its own case.
+
+        It begins before `last` and may end after it.
+        """
         if self._automaton is None:
             return
-        for low in range(0, len(text), CHUNK):
-            piece = _lower(text[low : low + CHUNK + self._longest])
-            try:
-                found = self._automaton.find_matches_as_indexes(piece, overlapping=True)
-            except UnicodeEncodeError:  # a lone surrogate, which UTF-8 cannot hold
-                found = self._automaton.find_matches_as_indexes(_SURROGATE.sub("\ufffd", piece), overlapping=True)
-            for number, start, end in found:
-                if start < CHUNK:  # later hits belong to the next chunk
+        for low in range(first, last, CHUNK):
+            size = min(CHUNK, last - low)
+            piece = text[low : low + size + self._longest]
+            ascii_only = piece.isascii()  # then bytes are lowered in a third less time
+            data = piece.encode().lower() if ascii_only else _lower(piece).encode("utf-8", "surrogatepass")
+            found = self._automaton.find_matches_as_indexes(data, overlapping=True)
+            for number, start, end in found if ascii_only else self._in_characters(data, found):
+                if start < size:  # later hits belong to the next chunk
                     for trigger in self._triggers[number]:
                         if trigger.literal is None or text.startswith(trigger.literal, low + start):
                             yield low + start, low + end, trigger
 
+    def _gated(self, text: str, low: int, high: int) -> Iterator[tuple[int, int, Compiled]]:
+        """Every place (start, end) of every gate that begins from `low` to `high`, with each of its rules."""
+        last = min(len(text), high + MAX_GATE)
+        for any_gate, gates in self._gates:
+            if any_gate.search(text, low, last):
+                for gate, rules in gates:
+                    for match in gate.finditer(text, low, last):
+                        if match.start() < high:
+                            for rule in rules:
+                                yield *match.span(), rule
+        if self._of_eight_digits:  # a search for zeros in place of digits takes a fifth of the time
+            shape = text[low:last].encode("ascii", "replace").translate(_TO_ZERO)  # one byte per character
+            for zeros in _EIGHT_ZEROS.finditer(shape, 0, last - low):
+                if zeros.start() < high - low:
+                    for rule in self._of_eight_digits:
+                        yield low + zeros.start(), low + zeros.end(), rule
 
-def others_after(match: re.Match[str], rule: Compiled, walks: dict[int, Others]) -> tuple[list[Span], int]:
-    """The other values of the list or table of a match, and where it ends; `walks` has one walk per rule."""
-    if not may_be_listed(match.string, (span := match.span(rule.group))[0]):
-        return [], span[1]
-    walks.setdefault(rule.order, Others(match.string))
-    return walks[rule.order].after(match, span, rule.run)
+    def _in_characters(self, data: bytes, found: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+        """The hits, which are in order of their ends, with offsets in characters instead of bytes of UTF-8."""
+        place = last = 0
+        for number, _, end in found:
+            place += len(data[last:end].decode("utf-8", "surrogatepass"))
+            last = end
+            yield number, place - self._sizes[number], place
 
 
 def confirmed(text: str, matches: list[Match]) -> list[Match]:
@@ -260,22 +269,6 @@ def _natural_end(text: str, end: int, rule: Compiled, runs: dict[int, tuple[int,
     return high
 
 
-def _compile(policy: Policy, rule: Rule, order: int) -> Compiled:
-    flags = re.IGNORECASE if rule.ignore_case else 0
-    pattern = re.compile(rule.pattern, flags)
-    gate = re.compile(rule.gate, flags) if rule.gate else None
-    group: str | int = "value" if "value" in pattern.groupindex else min(pattern.groups, 1)
-    edge = frozenset(re.findall(f"[{rule.edge}]", "".join(map(chr, range(128))))) if rule.edge else frozenset()
-    general = policy.allow if rule.kind == "secret" else ()
-    exceptions = (
-        tuple(re.compile(expression) for expression in expressions)
-        for expressions in (rule.allow, general, rule.allow_before, rule.allow_after)
-    )
-    run = re.compile(f"(?:{rule.run})*+") if rule.run else None
-    until = re.compile(rule.until) if rule.until else None
-    return Compiled(rule, order, pattern, gate, group, edge, run, until, *exceptions)
-
-
 def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:
     """The base64 forms of a literal that a credential starts with, or that occurs in an injection."""
     if rule.kind == "secret" and not rule.ignore_case and not rule.before:
@@ -285,12 +278,20 @@ def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:
             yield from base64_forms(spelt).items()
 
 
-def _gate_spans(gate: re.Pattern[str], text: str) -> Iterator[tuple[int, int]]:
-    """Every place (start, end) of a gate. A search for zeros in place of digits takes a fifth of the time."""
-    if gate.pattern == EIGHT_DIGITS:
-        shape = text.encode("ascii", "replace").translate(_TO_ZERO)  # one byte per character
-        return (match.span() for match in _EIGHT_ZEROS.finditer(shape))
-    return (match.span() for match in gate.finditer(text))
+def _by_first_character(gates: dict[str, list[Compiled]]) -> list[tuple[re.Pattern[str], list[_Gate]]]:
+    """The gates in groups that begin with the same characters, each with one expression for any of them.
+
+    Most texts have no match of any gate, so a search for all of a group at once saves the searches for each.
+    """
+    groups: dict[tuple[str, int], list[_Gate]] = {}
+    for expression, rules in gates.items():
+        gate = rules[0].gate
+        assert gate is not None
+        groups.setdefault((expression[:2], gate.flags), []).append((gate, rules))
+    return [
+        (re.compile("|".join(f"(?:{gate.pattern})" for gate, _ in group), flags & re.IGNORECASE), group)
+        for (_, flags), group in groups.items()
+    ]
 
 
 def _lower(text: str) -> str:

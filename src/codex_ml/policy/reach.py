@@ -19,6 +19,7 @@ from typing import Any
 RUN = 64  # characters of a run without white space that count
 _WHITE = [c for c in map(chr, range(0x3001)) if c.isspace()]
 _LONG = re.compile(rf"\S{{{RUN + 1},}}")
+_IS_WHITE: dict[str, bool] = {}  # node, as text -> whether it can match white space
 _CATEGORIES = {
     "CATEGORY_SPACE": str.isspace,
     "CATEGORY_DIGIT": str.isdigit,
@@ -74,7 +75,7 @@ def stays_in_run(expression: str) -> bool:
 
 
 def _stays(nodes: Any) -> bool:
-    return not any(leaf_matches(leaf, white) for leaf in _leaves(nodes) for white in _WHITE)
+    return not any(map(_may_be_white, _leaves(nodes)))
 
 
 def _sequence(nodes: Any, groups: dict[int, Reach]) -> Reach:
@@ -141,6 +142,14 @@ def _leaves(nodes: Any) -> Iterator[Any]:
             yield from _leaves(value)
         elif name.startswith("GROUPREF"):
             yield "ANY", None
+
+
+def _may_be_white(node: Any) -> bool:
+    """Whether a node can match white space; most expressions of a policy have the same few classes."""
+    key = str(node)
+    if key not in _IS_WHITE:
+        _IS_WHITE[key] = any(leaf_matches(node, white) for white in _WHITE)
+    return _IS_WHITE[key]
 
 
 def leaf_matches(node: Any, character: str) -> bool:

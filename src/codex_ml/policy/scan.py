@@ -7,14 +7,16 @@ Used by: split, safety_audit, filters.py, the Git hooks.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from codex_ml.policy.detectors import load_detectors, run_detector
 from codex_ml.policy.finding import Finding, locate
 from codex_ml.policy.hidden import FOLD, decode_base64, reveal
-from codex_ml.policy.match import Matcher
+from codex_ml.policy.match import Matched, Matcher
+from codex_ml.policy.nearby import Nearby
 from codex_ml.policy.providers import Action, Severity
 from codex_ml.policy.redact import PLACEHOLDER, placeholder_length
 from codex_ml.policy.rules import Policy
@@ -34,6 +36,21 @@ class _Span:
     action: Action
     severity: Severity
     order: int
+
+
+class _Pass(NamedTuple):
+    """What a pass over a text found, with offsets in the text without replacements.
+
+    Attributes:
+        plain, other: what it found in the text as it is, and without disguises, in base64 and by detectors.
+        tried: indexes of the rules that it and the passes before it tried.
+        replaced: what the next pass replaces.
+    """
+
+    plain: list[_Span]
+    other: list[_Span]
+    tried: set[int]
+    replaced: list[_Span]
 
 
 class Scanner:
@@ -76,38 +93,59 @@ class Scanner:
     def _passes(self, text: str) -> Iterator[tuple[list[_Span], list[_Span]]]:
         """Yield (what a pass finds, what is left of it without overlaps); the passes before it are replaced."""
         mark = _unused(text)
-        replaced: list[_Span] = []
+        last, replaced = _Pass([], [], set(), []), list[_Span]()
         while True:
-            masked, places = _mask(text, replaced, mark)
-            found = [_moved(span, places) for span in self._spans(masked, mark)]
-            chosen = _choose(found)
+            last = self._pass(*_mask(text, replaced, mark), mark, last)
+            found = last.plain + last.other
+            chosen = _choose(found) if found else found
             yield found, chosen
             more = [span for span in chosen if span.action != "allow"]
             if not more:
                 return
+            last = last._replace(replaced=more)
             replaced = sorted([*replaced, *more], key=lambda span: span.start)
 
-    def _spans(self, text: str, mark: str) -> list[_Span]:
-        """What one pass finds: in the text, in the text without disguises, and by the detectors; it may overlap."""
+    def _pass(self, text: str, places: list[tuple[int, int]], mark: str, last: _Pass) -> _Pass:
+        """What one pass finds: in the text, in the text without disguises, and by the detectors; it may overlap.
+
+        Only parts near a change are searched, if that is enough: what the pass before found elsewhere is kept.
+        """
         plain = without_escaped_space(text)
-        found = self._confirmed(plain, base64=True)
+        near = self._near(plain, _changed(last.replaced, places), last.tried) if last.replaced else None
+        matched, near = self._matched(plain, near)
+        tried = last.tried | matched.tried
+        spans, other = _spans(matched, near), list[_Span]()
+        kept = [span for span in last.plain if not near.holds(_place_in(places, span.start))] if near else []
+        if matched.base64:
+            other += self._in_base64(plain, matched.base64)
         if view := reveal(plain):
-            for span in self._confirmed(view.text, base64=False):
-                found.append(_at(span, *view.original(span.start, span.end)))
+            revealed = self._matched(view.text, self._near(view.text, view.changes, tried))
+            other += [_at(span, *view.original(span.start, span.end)) for span in _spans(*revealed)]
+        if self._detectors:
+            other += self._detected(text)
+        spans, other = (
+            [_moved(span, places) for span in found if mark not in text[max(0, span.start - 1) : span.end + 1]]
+            for found in (spans, other)
+        )
+        return _Pass(spans + kept, other, tried, [])
+
+    def _near(self, text: str, changes: Sequence[tuple[int, int]], tried: set[int]) -> Nearby | None:
+        locality = self.matcher.locality
+        return locality.near(text, changes) if tried.isdisjoint(locality.far) else None
+
+    def _matched(self, text: str, near: Nearby | None) -> tuple[Matched, Nearby | None]:
+        """What is found in the parts near a change; if that may not be all, what is found in the text, and None."""
+        matched = self.matcher.matches(text, near)
+        if near and (matched.crossed or not matched.tried.isdisjoint(self.matcher.locality.far)):
+            return self.matcher.matches(text), None
+        return matched, near
+
+    def _detected(self, text: str) -> Iterator[_Span]:
         for name, detector in self._detectors.items():
             for rule, start, end in run_detector(name, detector, text):
                 known = self._by_id.get(rule)
                 action, severity = (known.action, known.severity) if known else ("redact", "high")
-                found.append(_Span(start, end, rule, action, severity, len(self.policy.rules)))
-        return [span for span in found if mark not in text[max(0, span.start - 1) : span.end + 1]]
-
-    def _confirmed(self, text: str, *, base64: bool) -> list[_Span]:
-        matches, places = self.matcher.matches(text)
-        spans = [
-            _Span(start, end, match.rule.id, match.rule.action, match.rule.severity, match.order)
-            for start, end, match in matches
-        ]
-        return [*spans, *self._in_base64(text, places)] if base64 and places else spans
+                yield _Span(start, end, rule, action, severity, len(self.policy.rules))
 
     def _in_base64(self, text: str, places: list[tuple[int, int]]) -> Iterator[_Span]:
         """Credentials and injections in one level of base64. The span is the whole run: a part would not decode."""
@@ -120,7 +158,7 @@ class Scanner:
                 continue
             low, high, inner = decoded
             done[alignment] = high
-            found = [s for s in self._confirmed(inner, base64=False) if self.policy.rules[s.order].kind != "personal"]
+            found = [s for s in _spans(self.matcher.matches(inner)) if self.policy.rules[s.order].kind != "personal"]
             if found:
                 yield _at(min(found, key=lambda span: (RANK[span.action], span.start)), low, high)
 
@@ -144,7 +182,9 @@ def without_escaped_space(text: str) -> str:
 
 def _unused(text: str) -> str:
     """A character that no rule names and that the text does not hold; it fills placeholders during the scan."""
-    if mark := next((mark for mark in ("\0", *map(chr, range(0xFDD0, 0xFDF0))) if mark not in text), None):
+    if "\0" not in text:
+        return "\0"
+    if mark := next((mark for mark in map(chr, range(0xFDD0, 0xFDF0)) if mark not in text), None):
         return mark
     used = set(text)  # no text that the filter reads holds all private characters
     return next((mark for mark in map(chr, range(0xF0000, 0x110000)) if mark not in used), "\ufdd0")
@@ -168,6 +208,9 @@ def _mask(text: str, spans: list[_Span], mark: str) -> tuple[str, list[tuple[int
         (masked text, pairs (offset in the masked text, offset in `text`), one at the start and one after each span).
     """
 
+    if not spans and "<SECRET:" not in text:
+        return text, [(0, 0)]
+
     def without_old(piece: str) -> str:
         return PLACEHOLDER.sub(lambda m: neutral_placeholder(len(m[0]), mark), piece) if "<SECRET:" in piece else piece
 
@@ -184,6 +227,29 @@ def _moved(span: _Span, places: list[tuple[int, int]]) -> _Span:
     """The span with its offsets in the text before `_mask`."""
     here, there = places[bisect_left(places, (span.start + 1, 0)) - 1]
     return _at(span, span.start - here + there, span.end - here + there)
+
+
+def _place_in(places: list[tuple[int, int]], start: int) -> int:
+    """The offset in the text after `_mask` of an offset in the text before it; of a part replaced, one in its place."""
+    number = bisect_right(places, start, key=lambda pair: pair[1])
+    here, there = places[number - 1]
+    moved = start - there + here
+    return min(moved, places[number][0] - 1) if number < len(places) else moved
+
+
+def _changed(replaced: list[_Span], places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Where the placeholders of spans, which are in order, are in the text after `_mask`."""
+    ends = [places[bisect_right(places, span.end, key=lambda pair: pair[1]) - 1][0] for span in replaced]
+    return [(end - placeholder_length(span.rule), end) for end, span in zip(ends, replaced, strict=True)]
+
+
+def _spans(matched: Matched, near: Nearby | None = None) -> list[_Span]:
+    """The values of a search, of which only those inside `near` count."""
+    return [
+        _Span(start, end, match.rule.id, match.rule.action, match.rule.severity, match.order)
+        for start, end, match in matched.values
+        if near is None or near.holds(start)
+    ]
 
 
 def _at(span: _Span, start: int, end: int) -> _Span:

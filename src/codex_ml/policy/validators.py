@@ -14,8 +14,8 @@ import ipaddress
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import import_module
 from itertools import pairwise
 
@@ -27,10 +27,25 @@ from codex_ml.policy.constants import (
 )
 from codex_ml.policy.randomness import is_generated, is_password, is_secret, is_token
 
+ROUNDING = 1e-9
+
 
 def entropy(value: str) -> float:
     """Shannon entropy of the characters, in bits per character; 0 for an empty text."""
-    return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())
+    shares = [value.count(character) / len(value) for character in dict.fromkeys(value)]
+    return -sum([share * math.log2(share) for share in shares])
+
+
+@lru_cache(maxsize=4096)
+def _least_entropy(different: int, length: int) -> float:
+    """The entropy of a text in which one character repeats and all others are different; no other has less."""
+    one = (length - different + 1) / length
+    return (different - 1) / length * math.log2(length) - one * math.log2(one)
+
+
+def has_entropy(value: str, least: float) -> bool:
+    """Whether the entropy of a value, which is not empty, is at least `least`; for most values their length tells."""
+    return _least_entropy(len(set(value)), len(value)) > least + ROUNDING or entropy(value) >= least
 
 
 def _digits(value: str) -> str:
