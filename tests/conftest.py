@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PROJECT = REPOSITORY / "tests/project"  # what belongs to a user, as an invented one has it
 
 os.environ["CODEX_TEST_CHECKOUT"] = str(REPOSITORY)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # two threads wait for each other at the sizes of tests
 sys.path.insert(0, str(REPOSITORY / "tests/guard"))
 sys.modules.pop("sitecustomize", None)  # the one of the system
 import sitecustomize  # noqa: E402

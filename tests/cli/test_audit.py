@@ -72,6 +72,7 @@ def here(workspace: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # so that it is set back
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
     monkeypatch.setattr(false_positives, "__kwdefaults__", {"size": 20_000})  # a megabyte takes half of the time
+    monkeypatch.setattr("codex_ml.core.record.cpu_threads", lambda _: 1)  # two wait for each other at this size
     go_offline.cache_clear()
     hooks.clear()
     monkeypatch.setattr(sys, "addaudithook", hooks.append)

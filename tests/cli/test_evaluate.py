@@ -89,6 +89,7 @@ def here(workspace: Path, made: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     write_documents(Path(SPLIT), [Document(**fields, id="a", text="x = 1\n")])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # so that it is set back
     monkeypatch.setenv("TRANSFORMERS_OFFLINE", "1")
+    monkeypatch.setattr("codex_ml.core.record.cpu_threads", lambda _: 1)  # two wait for each other at this size
     go_offline.cache_clear()
     monkeypatch.setattr(sys, "addaudithook", hooks.append)
     hooks.clear()
