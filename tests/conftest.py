@@ -31,9 +31,7 @@ import sitecustomize  # noqa: E402
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile(
-    "codex-ml", deadline=None, max_examples=40
-)  # how long an example takes says more of the machine than of us
+settings.register_profile("codex-ml", deadline=None)  # how long an example takes says more of the machine than of us
 settings.load_profile("codex-ml")
 
 

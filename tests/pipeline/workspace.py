@@ -179,7 +179,7 @@ def make_workspace(parent: Path) -> Workspace:
         source, target = REPOSITORY / name, root / name
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, target)  # with the byte code, so that no process compiles the library
         else:
             shutil.copyfile(source, target)
     (root / "params.yaml").write_text(PARAMS, encoding="utf-8")

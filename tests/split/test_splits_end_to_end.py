@@ -122,7 +122,7 @@ def corpus(seed, size, *, prefix="w", copies=0.3):
     return [record(text) for text in found]
 
 
-examples = settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+examples = settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @examples
