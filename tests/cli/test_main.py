@@ -35,6 +35,15 @@ def test_help_names_every_command(run):
         assert f" {command} " in out
 
 
+@pytest.mark.parametrize("words", [("runs",), ("generate", "x"), ("evaluate", "--model", "m"), ("export", "gguf")])
+def test_a_command_refuses_a_module_of_pythonpath_before_any_work(workspace, run, tmp_path, monkeypatch, words):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs/safetensors.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "theirs"))
+    why = "Python would import it in place of the module safetensors; unset PYTHONPATH"
+    assert run(*words) == (2, "", f"error: {tmp_path}/theirs/safetensors.py: {why}\n")
+
+
 @pytest.mark.parametrize("arguments", [("no-such-command",), ("lineage",), ("verify", "--no-such-option")])
 def test_wrong_use_ends_with_2(run, arguments):
     code, out, err = run(*arguments)

@@ -84,6 +84,14 @@ def test_a_namesake_in_a_folder_of_pythonpath_is_named(checkout, tmp_path, monke
     ]
 
 
+def test_an_archive_in_pythonpath_is_named_and_not_opened(checkout, tmp_path, monkeypatch):
+    """A module in it can replace itself by the real one, so that nothing is seen when the stage ends."""
+    (tmp_path / "modules.zip").touch()
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}/modules.zip/lib:{tmp_path}/missing:{tmp_path}/modules.zip")
+    why = "Python would import modules out of this file; unset PYTHONPATH"
+    assert found(checkout) == [f"{tmp_path}/modules.zip/lib: {why}", f"{tmp_path}/modules.zip: {why}"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "is_named"),
     [("0.1.0", "2.0rc1", False), ("# DVC", "# it", False), ("sys.exit(2)", "sys.exit(3)", True)],

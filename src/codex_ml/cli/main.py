@@ -18,10 +18,12 @@ from typer.models import CommandInfo
 
 from codex_ml import __version__
 from codex_ml.cli.output import Output
-from codex_ml.core.errors import Failure, on_failure, safe_text
+from codex_ml.core.errors import Failure, UserError, on_failure, one_line_errors, safe_text
+from codex_ml.core.namesakes import all_in_one, namesakes
 from codex_ml.core.start_failure import start_failure
 
 COMMAND = re.compile("[a-z][a-z-]*")
+JUDGES = ("check", "verify")  # they name such files themselves, with all others, and with their own exit codes
 
 
 def main() -> None:
@@ -32,6 +34,7 @@ def main() -> None:
     sys.stdout = cast(TextIO, Output(screen))
     try:
         with on_failure(_record, clean=_shown):
+            _refuse_namesakes(sys.argv[1:])
             app_for(sys.argv[1:])()
     except Exception as error:  # an import failed: a command handles its own errors
         if "--debug" in sys.argv:
@@ -42,6 +45,14 @@ def main() -> None:
     finally:
         sys.stdout.flush()  # here, because Python's own flush at exit would not set our exit code
         sys.stdout = screen
+
+
+def _refuse_namesakes(words: list[str]) -> None:
+    """Refuse files that this Python would import in place of a module: a command would use them without a word."""
+    if words[:1] and words[0] not in JUDGES:
+        with one_line_errors(debug="--debug" in words):
+            if found := namesakes((".",) if {"", str(Path.cwd())} & {*sys.path} else ()):
+                raise UserError(all_in_one(found))
 
 
 def _record(failure: Failure) -> None:

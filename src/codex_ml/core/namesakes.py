@@ -2,7 +2,7 @@
 
 This module imports only what each start of Python has loaded already, so it can also name the file that made another
 import fail.
-Used by: core.planted_files, core.start_failure, core.loaded_code.
+Used by: core.planted_files, core.start_failure, core.loaded_code, cli.main.
 """
 
 from __future__ import annotations
@@ -19,15 +19,20 @@ LIBRARY = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))  # noqa: 
 
 
 def namesakes(folders: tuple[str, ...] = (".",)) -> list[str]:
-    """One message per file in these folders, and in those of PYTHONPATH, that has the name of a module of others."""
+    """One message per file in these folders, and in those of PYTHONPATH, that has the name of a module of others.
+
+    An archive in PYTHONPATH is named whatever it holds.
+    """
     found, names = [], names_of_others()
     for folder in folders:
         for name, path in importable(folder):
             if name in names and _is_module(path) and os.path.realpath(path) != LIBRARY:
                 found.append(f"{path}: Python could import it in place of the module {name}; rename or remove it")
     for folder in _of_the_shell():
+        if _is_in_a_file(folder):  # of a zip file, which is not opened
+            found.append(f"{folder}: Python would import modules out of this file; unset PYTHONPATH")
         for name, path in importable(folder):
-            if name in names - {*AT_START} and _is_module(path):
+            if name in names - {*AT_START} and _is_module(path) and os.path.realpath(path) != LIBRARY:
                 found.append(f"{path}: Python would import it in place of the module {name}; unset PYTHONPATH")
     return found
 
@@ -63,6 +68,13 @@ def names_of_others() -> set[str]:
 
 def _is_module(path: str) -> bool:
     return os.path.isfile(path) or os.path.exists(f"{path}/__init__.py")  # noqa: PTH110, PTH113
+
+
+def _is_in_a_file(entry: str) -> bool:
+    """Whether an entry of PYTHONPATH is a file, or a folder in an archive."""
+    while entry and not os.path.exists(entry):  # noqa: PTH110
+        entry = os.path.dirname(entry)  # noqa: PTH120
+    return os.path.isfile(entry)  # noqa: PTH113
 
 
 def _of_the_shell() -> list[str]:
