@@ -25,6 +25,12 @@ LISTS = {
     "YAML, no indent": WORD + ":\n- {}\n- {}\n- {}\n",
     "YAML, quotes and comments": WORD + ":\n  - '{}'  # old\n  - '{}'\n  - '{}'\n",
     "YAML flow": WORD + ": [{}, {}, {}]\n",
+    "comments": WORD + ' = [\n    "{}",  # old\n    "{}",\n    "{}"  # new\n]\n',
+    "comments of C": WORD + ' = {\n  "{}", // old\n  "{}" // new\n};\n',
+    "what is no value": WORD + ' = ["{}", "", "two words", "a(b)", None, "x", "{}"]\n',
+    "YAML, comments, gaps and no values": WORD + ":\n  - {}\n  # old\n  - {}\n\n  - two words\n  -  \n  - {}\n",
+    "CSV, quotes": 'user,token\nbob,{}\n"Smith, Ann",{}\njoe,two words\n,\n"sue","{}"\n',
+    "SQL, quotes": "INSERT INTO u (name, password) VALUES ('bob', '{}'), ('Smith, Ann (x)', '{}'), ('joe', ''), ('sue', '{}');\n",
     "CSV": "user,token\nbob,{}\nann,{}\njoe,{}\nsue,{}\n",
     "first column": "token; user\n{}; bob\n{}; ann\n{}; joe\n",
     "TSV": "user\ttoken\nbob\t{}\nann\t{}\njoe\t{}\n",
@@ -92,10 +98,25 @@ def test_a_value_is_visited_once_however_many_names_lead_to_it(scanner, monkeypa
     assert counts[1] <= 4.2 * counts[0]
 
 
+ROW_WITHOUT_VALUE = "my password,abc\nAbcdefg1(x,abc\n"
+
+
+def test_a_row_without_a_value_is_visited_once_too(scanner, monkeypatch):
+    """Each second line is the header of a table of its own, and no cell below it can be a value."""
+    visits, real = [], listed_values._cells
+    monkeypatch.setattr(listed_values, "_cells", lambda *args: visits.append(1) or real(*args))
+    counts = []
+    for lines in (50, 200):
+        visits.clear()
+        scanner.matcher.matches(ROW_WITHOUT_VALUE * lines)
+        counts.append(len(visits))
+    assert 0 < counts[1] <= 4.2 * counts[0]
+
+
 PARTS = (
     "token", "passwords:", "api_key", " = [", "\n", "\n- ", "\n  - ", '"', "'", ", ", ",", ";", "\t", "|", "| ", "]", ")", " (",
     "user,token\n", "bob,", "| user | token |\n|---|---|\n", "| bob | ", " |\n", "VALUES ('bob', '", "'), ('ann', '", "\n\n",
-    "words of prose go on. ", "INSERT INTO t (name, password)\nVALUES\n ('x', '", "  # old", "tokens: [",
+    "words of prose go on. ", "INSERT INTO t (name, password)\nVALUES\n ('x', '", "  # old", "tokens: [", "my password,abc\n", '"Smith, Ann",', "two words", "  # old\n", '""',
 )  # fmt: skip
 
 

@@ -1,33 +1,39 @@
 """The other values of a list or a table of which a rule has found the first one.
 
 One match of a pattern has one value. `tokens = ["A", "B"]`, a YAML list with one value per line, the rows of a table
-below the name of a secret, and the rows of an INSERT have more, so this module goes on from the first one. A value
-is visited once, also if many names lead to it, so the cost is that of the text.
+below the name of a secret, and the rows of an INSERT have more, so this module goes on from the first one. An element
+that cannot be a value (`""`, "two words") does not end its list. Each element is visited once, also if many names lead
+to it, so the cost is that of the text.
 Used by: match.py, which confirms each value by the checks of the rule; horizon.py, which waits for the end of the list.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import accumulate, pairwise
 
 SHORTEST = 8  # characters of a value, as in the patterns of the rules
-LONGEST = 400  # characters of a row; a longer one ends its table
-AHEAD = 450  # characters after a value that decide whether its list goes on
+LONGEST = 300  # characters of a row; a longer one ends its table
+AHEAD = 2 * LONGEST + 100  # characters after a value that decide whether its list goes on: to the end of the next row
 
 _VALUE = r"[^\s\"'`,<>\[\]{}()\\]{1,300}"
 _MARK = r"<[^<>\s]{6,58}>"  # a placeholder
 # Before the first value of a list in brackets; `f("A", "B")` is a call, and `name = ("A", "B")` is a list.
-_OPENED = re.compile(r"(?:[\[{]|(?<![\w\])])\()\s{0,40}[bru]{0,2}\Z")
+_OPENED = re.compile(r"(?:[\[{]|(?<![\w\])])\()\s{0,40}[bfru]{0,2}\Z")
+_GAP = r"\s{0,40}(?:(?:#|//)[^\n]{0,80}\n\s{0,24})?"
 _NEXT = re.compile(
-    rf"[\"'`]?\s{{0,3}},\s{{0,40}}(?:[bru]{{0,2}}([\"'`])({_VALUE}|{_MARK})\1|({_VALUE}|{_MARK}))(?=\s{{0,40}}[,\])}}])"
+    rf"[\"'`]?{_GAP},{_GAP}(?:[bfru]{{0,2}}(?:([\"'`])({_VALUE}|{_MARK})\1|\"[^\"\n]{{0,100}}\"|'[^'\n]{{0,100}}')"
+    rf"|({_VALUE}|{_MARK}))(?={_GAP}[,\])}}])"
 )
 _DASHED = re.compile(r"(\r?\n[ \t]{0,40}- )\Z")
-_REST = re.compile(r"[\"']?[ \t]{0,20}(?:#[^\n]{0,100})?(?=\r?\n)")
-_ITEM = re.compile(rf"[\"']?({_VALUE}|{_MARK})(?=[\"']?[ \t]{{0,20}}(?:#[^\n]{{0,100}})?(?:\r?\n|\Z))")
-_TUPLE = re.compile(r"\s{0,20},?\s{0,40}\(([^()\n]{1,200})\)")
+_REST = re.compile(r"[\"']?[ \t]{0,20}(?:#[^\n]{0,80})?(?:\r?\n[ \t]{0,40}(?:#[^\n]{0,80})?){0,2}(?=\r?\n)")
+_ITEM = re.compile(rf"[\"']?({_VALUE}|{_MARK})(?=[\"']?[ \t]{{0,20}}(?:#[^\n]{{0,80}})?(?:\r?\n|\Z))|[^\n]{{0,100}}")
+_TUPLE = re.compile(r"\s{0,20},?\s{0,40}\(((?:'[^'\n]{0,100}'|[^()'\n]){1,200})\)")
 _END_OF_TUPLE = 160
+_QUOTED = {'"': re.compile(r'"[^"\n]*"'), "'": re.compile(r"'[^'\n]*'")}
 _CELL = re.compile(rf"[\s\"'`]*+({_VALUE})[\s\"'`]*+\Z")
 
 _QUOTES = frozenset("\"'`")
@@ -70,9 +76,9 @@ class Others:
                 last = self._ends[start]
                 break
             found.append((start, end))
-            last = end
+            last = max(last, end)
         self._ends |= dict.fromkeys((start for start, _ in found), last)
-        return found, last
+        return [(start, end) for start, end in found if start < end], last
 
     def _walk(self, match: re.Match[str], start: int) -> Callable[[int], Iterator[Span]] | None:
         """What yields the values after an offset; None if the value is in no list."""
@@ -91,33 +97,32 @@ class Others:
     def _elements(self, end: int) -> Iterator[Span]:
         """The values of a list in brackets after the one that ends at `end`."""
         while found := _NEXT.match(self._text, end):
-            yield found.span(2 if found[1] else 3)
-            end = found.end(2 if found[1] else 3)
+            group = 2 if found[2] else 3
+            end = found.end(group) if found[group] else found.end()
+            yield found.span(group) if found[group] else (end, end)
 
     def _items(self, dash: str, end: int) -> Iterator[Span]:
         """The values of a list with one value per line, each after `dash`."""
         while (rest := _REST.match(self._text, end)) and self._text.startswith(dash, rest.end()):
             found = _ITEM.match(self._text, rest.end() + len(dash))
-            if not found:
-                return
-            yield found.span(1)
-            end = found.end(1)
+            assert found is not None  # it may be empty
+            end = found.end(1) if found[1] else found.end()
+            yield found.span(1) if found[1] else (end, end)
 
     def _rows(self, start: int, end: int) -> Iterator[Span]:
         """The values of the rows below, in the column of the value."""
         text = self._text
         line = text.rfind("\n", 0, start) + 1
-        row = text[line : _end_of_line(text, end)]
-        separator = next((c for c in "|\t;," if c in row), ",")
-        column, width = text.count(separator, line, start), row.count(separator)
-        while (line := line + len(row) + 1) < len(text):
-            row = text[line : _end_of_line(text, line)]
-            if row.count(separator) != width or not row.strip() or len(row) > LONGEST:
+        end = _end_of_line(text, end)
+        separator = next((c for c in "|\t;," if c in text[line:end]), ",")
+        cells = _cells(text, (line, end), separator, "" if separator == "|" else '"')
+        column, width = bisect_right(cells, start, key=lambda cell: cell[0]) - 1, len(cells)
+        while (line := end + 1) < len(text):
+            end = _end_of_line(text, line)
+            cells = _cells(text, (line, end), separator, "" if separator == "|" else '"')
+            if len(cells) != width or end - line > LONGEST or not text[line:end].strip():
                 return
-            cells = row.split(separator)
-            place = line + sum(map(len, cells[:column])) + column
-            if found := _CELL.match(cells[column]):
-                yield place + found.start(1), place + found.end(1)
+            yield _value_in(text, cells[column])
 
     def _tuples(self, start: int, end: int) -> Iterator[Span]:
         """The values of the next rows of an INSERT, in the column of the value."""
@@ -125,13 +130,26 @@ class Others:
         column = text.count(",", text.rfind("(", 0, start), start)
         place = text.find(")", end, end + _END_OF_TUPLE) + 1
         while place and (row := _TUPLE.match(text, place)):
-            cells = row[1].split(",")
-            if len(cells) <= column:
+            cells = _cells(text, row.span(1), ",", "'")
+            if len(cells) <= column or row.end() - place > LONGEST:
                 return
-            first = row.start(1) + sum(map(len, cells[:column])) + column
-            if found := _CELL.match(cells[column]):
-                yield first + found.start(1), first + found.end(1)
+            yield _value_in(text, cells[column])
             place = row.end()
+
+
+def _cells(text: str, span: Span, separator: str, quote: str) -> list[Span]:
+    """The cells of a row; a separator between two quotes separates nothing."""
+    row = text[span[0] : span[1]]
+    if quote and quote in row:
+        row = _QUOTED[quote].sub(lambda quoted: "-" * len(quoted[0]), row)
+    ends = list(accumulate((len(cell) + 1 for cell in row.split(separator)), initial=span[0]))
+    return [(start, end - 1) for start, end in pairwise(ends)]
+
+
+def _value_in(text: str, cell: Span) -> Span:
+    """The value of a cell; an empty span for a cell without one."""
+    found = _CELL.match(text, *cell)
+    return found.span(1) if found else (cell[1], cell[1])
 
 
 def _end_of_line(text: str, start: int) -> int:
