@@ -203,3 +203,27 @@ def test_a_token_in_folded_base64_is_found_whatever_the_lines_before_it_spell(sc
         run = encoded[:place] + form + encoded[place + len(form) :]
         text = "\n".join(run[at : at + 76] for at in range(0, len(run), 76))
         assert [finding.rule for finding in scanner.scan(text) if finding.action != "allow"] == ["github-token"], place
+
+
+@pytest.mark.parametrize(
+    ("gates", "text"),
+    [
+        ((r"ab(?P<one>.)x", r"ab(?P<one>c)y"), "abcy"),
+        ((r"ab(c)d", r"ab(.)\1"), "abzz"),
+        ((r"(?i)qr", r"(?i)zz"), "ZZ"),
+    ],
+)
+def test_a_gate_means_the_same_beside_others(tiny, gates, text):
+    rules = [
+        f"  - {{id: rule{n}, {RULE}, action: redact, gate: '{gate}', pattern: '{gate}', edge: ''}}"
+        for n, gate in enumerate(gates)
+    ]
+    assert [finding.rule for finding in tiny("rules:\n" + "\n".join(rules)).scan(text)] == ["rule1"]
+
+
+def test_a_gate_that_two_rules_have_counts_in_the_case_of_each(tiny):
+    both = [
+        f"  - {{id: rule{n}, {RULE}, action: redact, gate: 'ab', pattern: 'ab', ignore_case: {n}}}"
+        for n in ("false", "true")
+    ]
+    assert [finding.rule for finding in tiny("rules:\n" + "\n".join(both)).scan("AB")] == ["ruletrue"]
