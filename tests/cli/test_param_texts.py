@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from codex_ml.cli.param_texts import refuse_texts
 from codex_ml.core.errors import UserError
 
 KEY = "gh" + "p_" + "q8Vd2Lx5Tz7Rw3Nk9Jb4Hc6Mf1Sg0Yp2Aa3E"  # pragma: allowlist secret
+IDENTITY = ("-c", "user.name=Test", "-c", "user.email=test@example.org")
 SOURCE = "ingest:\n  sources:\n  - kind: jsonl\n    path: data/raw/a.jsonl\n    {}: {}\n"
 
 
@@ -49,6 +51,33 @@ def test_a_secret_in_a_key_or_a_comment_is_refused_by_its_line(workspace):
     assert refusal(f"seed: 1\n# {KEY}\n").startswith(
         "params.yaml:2: the line holds a value that the rule github-token "
     )
+
+
+@pytest.mark.parametrize(("name", "value", "text"), [("HOME", "/home/ann", "{}"), ("MINE", KEY, "a {} b")])
+def test_the_value_of_a_variable_that_dvc_has_written_is_refused(workspace, monkeypatch, name, value, text):
+    """`dvc exp run -S seed=4` replaces ${oc.env:HOME} in the whole file before a stage starts."""
+    monkeypatch.setenv(name, value)
+    said = refusal(f"seed: 4\nreport:\n  title: {text.format(value)}\n")
+    assert said.startswith(f"params.yaml:3: report.title holds the value of {name}, as `dvc exp run -S` writes it ")
+
+
+def test_a_variable_that_is_no_secret_may_have_the_value_of_a_key(workspace, monkeypatch):
+    monkeypatch.setenv("RUN", "baseline-2026-11")
+    monkeypatch.setenv("SOURCE", "data/raw/tickets.jsonl")
+    Path("params.yaml").write_text("report:\n  title: baseline-2026-11\n  x: data/raw/tickets.jsonl\n")
+    refuse_texts()
+
+
+def test_an_experiment_on_a_commit_with_a_variable_is_refused(workspace, monkeypatch):
+    """What DVC has written is no longer known; what it was made from is in the commit."""
+    Path("params.yaml").write_text("report:\n  title: '${oc.env:X}'\n")
+    for words in (["init", "-q"], ["add", "params.yaml"], [*IDENTITY, "commit", "-q", "-m", "a"]):
+        subprocess.run(["git", *words], check=True)
+    Path("params.yaml").write_text("report:\n  title: x\n")
+    refuse_texts()
+    monkeypatch.setenv("DVC_EXP_NAME", "some-name")
+    with pytest.raises(UserError, match=r"the committed file holds \$\{\.\.\.\}, and `dvc exp run -S` "):
+        refuse_texts()
 
 
 @pytest.fixture

@@ -12,18 +12,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from codex_ml.cli.history.git_commands import git_text
 from codex_ml.core.errors import UserError
 from codex_ml.core.message_cleaner import POLICY, load_cleaner, secret_in
 from codex_ml.core.problems import dotted
 from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import line_of, parse_yaml, read_text
 
+SHORTEST = 8  # characters of a variable's value that is looked for
 EXPERIMENT = "DVC_EXP_NAME"  # set by DVC; a name is in Git, logs and trackers
 Place = tuple[str | int, ...]
 
 
 def refuse_texts(path: Path = PARAMS) -> None:
-    """Refuse a parameters file that holds `${`, or a secret by the rules of the policy, in a value, a key or a comment.
+    """Refuse a parameters file that holds `${`, the value of a variable, or a secret by the rules of the policy.
+
+    Values, keys and comments are read.
 
     Raises:
         UserError: naming line, key and rule, and never the value; also when the policy cannot be used.
@@ -36,6 +40,7 @@ def refuse_texts(path: Path = PARAMS) -> None:
                 f"{path}:{line_of(text, place)}: {dotted(place)} holds ${{...}}: `dvc exp run -S` replaces it by the "
                 "value of a variable and writes that into Git; write the value itself"
             )
+    _refuse_values_of_the_shell(path, text, found)
     if Path(POLICY).exists():  # a workspace without the stages that read it has none
         load_cleaner()
     if rule := secret_in(os.environ.get(EXPERIMENT, "")):
@@ -56,6 +61,25 @@ def refuse_texts(path: Path = PARAMS) -> None:
     for number in range(1, len(lines) + 1):  # what several lines hold, such as a private key in a comment
         if rule := secret_in("\n".join(lines[:number])):
             raise UserError(f"{path}:{number}: the lines up to this one hold {_forbidden(rule)}; {remove}")
+
+
+def _refuse_values_of_the_shell(path: Path, text: str, found: list[tuple[Place, str]]) -> None:
+    """Refuse what `dvc exp run -S` has written in the place of `${oc.env:NAME}`, before any code of ours could run.
+
+    A value is a secret if the policy finds it after the name of one, so the name of a run may stand in the file.
+    """
+    why = "as `dvc exp run -S` writes it in the place of ${...}; it goes into Git, so write another value"
+    for name, value in sorted(os.environ.items()):
+        is_path = value.startswith("/") and len(value) > 1
+        for place, own in found if len(value) >= SHORTEST or is_path else ():
+            is_held = own == value if is_path else value in own and secret_in(f"{name}={value}\nTOKEN={value}") != ""
+            if is_held and not name.startswith("DVC_"):
+                raise UserError(f"{path}:{line_of(text, place)}: {dotted(place)} holds the value of {name}, {why}")
+    if EXPERIMENT in os.environ and "${" in git_text("show", f"HEAD:./{path}"):
+        raise UserError(
+            f"{path}: the committed file holds ${{...}}, and `dvc exp run -S` has put the value of a variable there; "
+            "write a value, commit it, and start the experiment again"
+        )
 
 
 def _forbidden(rule: str) -> str:
