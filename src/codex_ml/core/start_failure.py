@@ -30,7 +30,8 @@ def start_failure(error: BaseException) -> str:
         shows = "" if place.startswith("..") else f"; `git diff {place}` shows what was changed"
         return f"{place}:{error.lineno}: not Python: {error.msg}{shows}"
     if isinstance(error, Exception) and (found := namesakes(FOLDERS)):
-        return all_in_one(found)
+        read = [problem for problem in found if _was_read(problem.partition(": ")[0], error)]
+        return all_in_one(read) if read else ""
     return ""
 
 
@@ -44,12 +45,28 @@ def show_failure(kind: type[BaseException], error: BaseException, trace: Traceba
     if not line:
         sys.__excepthook__(kind, error, trace)
         return
-    print(f"error: {line}", file=sys.stderr)
+    shown = line if line.isprintable() else ascii(line)[1:-1]  # core.errors may not be imported
+    print(f"error: {shown}", file=sys.stderr)
     raise SystemExit(2)
+
+
+def _was_read(path: str, error: BaseException) -> bool:
+    """Whether this process imported something from a path, or failed in it; any other error has another cause."""
+    files = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    files.append(getattr(error, "path", None))  # of a library that cannot be loaded
+    trace = error.__traceback__
+    while trace:
+        files.append(trace.tb_frame.f_code.co_filename)
+        trace = trace.tb_next
+    place = os.path.realpath(path)
+    return any(f"{os.path.realpath(file)}/".startswith(f"{place}/") for file in files if isinstance(file, str))
 
 
 def _is_ours() -> bool:
     """Whether this process runs a stage script or `codex-ml`, and not a program that imports the library."""
-    program = os.path.realpath(getattr(sys.modules["__main__"], "__file__", None) or "")
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    if not file:  # `python -c`, or an interpreter that a person types into
+        return False
+    program = os.path.realpath(file)
     stages = f"{os.path.dirname(os.path.dirname(LIBRARY))}/stages/"  # noqa: PTH120
     return program.startswith((stages, f"{LIBRARY}/")) or program.endswith("/codex-ml")
