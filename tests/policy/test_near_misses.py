@@ -133,3 +133,12 @@ def test_the_standard_library_holds_no_secret_and_less_than_one_false_hit_per_me
     kinds = {rule.id: rule.kind for rule in scanner.policy.rules}
     assert [hit for hit in found if kinds[hit[2]] == "secret"] == []
     assert size > 5_000_000 and len(found) <= size / 1e6, found
+
+
+def test_an_address_in_brackets_or_after_a_word_that_ends_as_oid_does_is_found(scanner):
+    """`oid` names a number with points, and `x[2048::2]` is a slice; a void function and a log of mail are neither."""
+    four, six = "81.2.69" + ".142", "2a01:4f8:" + "1c17:a8::7"
+    for text in (f"Android {four}", f'void open(char *to = "{four}")', f"from=mx.acme.dev[{six}]:25", f"[{six}]:80"):
+        assert len(scanner.scan(text)) == 1, text
+    for text in (f"oid {four}", f"X_OID = {four}", f"certOid: {four}", "x[2048::2]", "f(x)[2600::16]"):
+        assert scanner.scan(text) == [], text

@@ -95,8 +95,8 @@ FILES = {
     "keys": lambda r: f"ssh-ed25519 {base64.b64encode(b'AAA' + r.randbytes(48)).decode()} build@ci\nfingerprint SHA256:{base64.b64encode(r.randbytes(32)).decode().rstrip('=')}\n",
     "digests": lambda r: f'token_digest = "sha256:{sha(r)}"\npassword_hash = "$2b$12${pick(r, ALNUM, 53)}"\netag: "{sha(r, 128)}"\n',
     "numbers with points": lambda r: (
-        f'    NAME = ObjectIdentifier("2.5.29.{r.randrange(99)}")\npkcs8_oid = "1.3.101.{r.randrange(100, 200)}"\n<!-- 4.4.{r.randrange(30)}.{r.randrange(30)} x -->\n'
-        f"Guile {version(r, 4)}-5a{r.randrange(9)}e\nversions less than 2.8.{r.randrange(30)}.{r.randrange(9)}\nrow[2400::{r.randrange(2, 99)}], std::x[2a00::3]\n"
+        f'    NAME = ObjectIdentifier("2.5.29.{r.randrange(99)}")\npkcs8_oid = "1.3.101.{r.randrange(100, 200)}"; certOid = "1.2.840.{r.randrange(256)}"\n<!-- 4.4.{r.randrange(30)}.{r.randrange(30)} x -->\n'
+        f"Guile {version(r, 4)}-5a{r.randrange(9)}e\nversions less than 2.8.{r.randrange(30)}.{r.randrange(9)}\nrow[2400::{r.randrange(2, 99)}], std::x[2600::3], f(x)[2048::16]\n"
         f"net 85.{r.randrange(255)}.0.0, 2a01:4f8:{r.randrange(999)}::/48, 3fff:{r.randrange(999)}::1, 3ffe::{r.randrange(1, 99)}\n"
     ),
     "vendors": lambda r: f"# datadog {version(r)}, commit {sha(r, 160)}\nsentry release: {name(r)}@{version(r)}+{sha(r, 28)}\ntwilio/{name(r)}:{version(r)}\n",
