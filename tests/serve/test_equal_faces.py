@@ -71,14 +71,15 @@ def kept(pieces: list[str], piece: str) -> bool:
     return True
 
 
+@pytest.mark.parametrize("seeds", [5, pytest.param(12, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", sorted(SPELT))
-def test_the_endpoint_and_the_command_write_the_same_text(kind: str) -> None:
+def test_the_endpoint_and_the_command_write_the_same_text(kind: str, seeds: int) -> None:
     tokenizer: TextTokenizer = SPELT[kind]
     model = AtRandom(tokenizer.vocab_size)
     loaded: Any = SimpleNamespace(model=model, tokenizer=tokenizer, length=4096, training=None)
     sampling = Sampling(MOST, temperature=1.0, top_p=1.0, stop=("\n\n", "bbb"))
     served, changed = Served(model, tokenizer, "5" * 64), 0
-    for seed in range(5):
+    for seed in range(seeds):
         session = TextSession(loaded, None, sampling, MOST, say=print)
         prompt = session.continued("b")
         pieces: list[str] = []

@@ -109,7 +109,8 @@ def test_every_document_is_in_its_split_and_redacted(tmp_path, monkeypatch, proj
     ]  # fmt: skip
 
 
-def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
+@pytest.mark.parametrize("several", [3, *(pytest.param(workers, marks=pytest.mark.slow) for workers in (2, 5))])
+def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch, several):
     path, documents = corpus_of(tmp_path, [f"text number {n}" * (n % 9 + 1) for n in range(90)], monkeypatch)
     row = np.arange(90)
     part = np.where(row % 3 == 2, DROPPED, row % 2).astype(np.int8)
@@ -117,13 +118,13 @@ def test_the_bytes_do_not_depend_on_the_number_of_workers(tmp_path, monkeypatch)
     result, pool = decided(documents, part, kept_by, (part == DROPPED).astype(np.int8))
     settings_ = ScreenSettings(Split(policy="off"), None, b"", "")
     written = {}
-    for workers in (0, 3):
+    for workers in (0, several):
         out = tmp_path / str(workers)
         out.mkdir()
         with parallel.shared_workers(workers):
             write_splits(out, path, result, pool, settings_, Crew(workers))
         written[workers] = {file.name: file.read_bytes() for file in out.iterdir()}
-    assert written[0] == written[3]
+    assert written[0] == written[several]
     assert pq.ParquetFile(tmp_path / "0/train.parquet").num_row_groups > 5
 
 

@@ -155,7 +155,8 @@ def test_a_pair_exactly_at_the_threshold_is_found_and_one_shingle_less_is_not(tm
             assert result.kept_by.tolist() == [-1, expected, *[-1] * crowd], (threshold, shared, left, right)
 
 
-def test_the_parity_excludes_no_similar_pair_and_most_others(tmp_path):
+@pytest.mark.parametrize("threshold", [0.5, 0.7, pytest.param(1.0, marks=pytest.mark.slow)])
+def test_the_parity_excludes_no_similar_pair_and_most_others(tmp_path, threshold):
     dice = random.Random(1)
     texts = [line for kind in KINDS for line in kind(dice)]
     texts += [near(dice, texts[-1], 40) for _ in range(20)]
@@ -163,12 +164,11 @@ def test_the_parity_excludes_no_similar_pair_and_most_others(tmp_path):
     with stored(tmp_path / "s", texts) as sets:
         filled = (sets.sizes[first] > 0) & (sets.sizes[second] > 0)
         first, second = first[filled], second[filled]
-        for threshold in (0.5, 0.7):
-            similar = naive_pairs(texts, threshold)
-            passed = possible(sets.stored, first, second, threshold)
-            names = set(zip(first[passed].tolist(), second[passed].tolist(), strict=True))
-            assert similar.keys() <= names
-            assert len(names) < 2 * len(similar)
+        similar = naive_pairs(texts, threshold)
+        passed = possible(sets.stored, first, second, threshold)
+        names = set(zip(first[passed].tolist(), second[passed].tolist(), strict=True))
+        assert similar.keys() <= names
+        assert len(names) < 2 * len(similar)
 
 
 @pytest.mark.parametrize("cost", [0, pytest.param(1 << 40, marks=pytest.mark.slow)])
