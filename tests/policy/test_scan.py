@@ -227,3 +227,10 @@ def test_a_gate_that_two_rules_have_counts_in_the_case_of_each(tiny):
         for n in ("false", "true")
     ]
     assert [finding.rule for finding in tiny("rules:\n" + "\n".join(both)).scan("AB")] == ["ruletrue"]
+
+
+@pytest.mark.parametrize("text", ["_10.=#api_key" * 100 + "_10.=", "api_key_%3D?" * 100])
+def test_a_row_of_values_that_each_end_at_the_next_takes_one_pass(scanner, text):
+    """Alone, only the last one passes: it is short. The one before it ends at its placeholder, and so on."""
+    assert len(scanner.scan(text)) == 99
+    assert len(list(scanner._passes(text))) == 2  # the second one finds nothing

@@ -51,14 +51,20 @@ class Compiled:
         """
         if self.until and not self.until.match(text, end):
             return False
+        return self._passes(text, start, end) and not any(rule.match(text, end) for rule in self.allow_after)
+
+    def confirms_before_mark(self, text: str, start: int, end: int) -> bool:
+        """Whether the value would pass if a placeholder stood after it."""
+        return (self.until is None or self.until.match("<") is not None) and self._passes(text, start, end)
+
+    def _passes(self, text: str, start: int, end: int) -> bool:
         value = text[start : end if self.rule.validator in WHOLE else min(end, start + SHORT)]
         if not self.accepts(value, end - start <= SHORT):
             return False
         if self.allow_before:
             before = text[max(0, start - CONTEXT) : start].rpartition("\n")[2]
-            if any(exception.search(before) for exception in self.allow_before):
-                return False
-        return not self.allow_after or not any(exception.match(text, end) for exception in self.allow_after)
+            return not any(exception.search(before) for exception in self.allow_before)
+        return True
 
 
 def compile_rule(policy: Policy, rule: Rule, order: int) -> Compiled:

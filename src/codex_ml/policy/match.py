@@ -8,9 +8,11 @@ Used by: scan.py.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from operator import neg
 from typing import NamedTuple
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
@@ -226,19 +228,29 @@ def confirmed(text: str, matches: list[Match]) -> list[Match]:
     """The matches that pass all checks and touch no `edge` character of their rule, each with its natural end.
 
     A value of a rule with `run` continues while `run` matches, unless another value begins where its pattern ends. So
-    the length in a pattern never cuts a value: `KEYKEY` is two keys, and `xKEY` is not a key.
+    the length in a pattern never cuts a value: `KEYKEY` is two keys, and `xKEY` is not a key. A value that passes only
+    up to the next one ends there. The next pass would find it before the placeholder, but a row of a thousand such
+    values would take a thousand passes.
     """
     matches.sort(key=lambda match: match[:2])
     right: list[Match] = []
     starts: set[int] = set()
+    whole: list[int] = []  # starts of values that touch no `edge`, from right to left
     runs: dict[int, tuple[int, int]] = {}
     for start, end, rule in reversed(matches):
+        least = end
         if rule.run and end not in starts:
             end = _natural_end(text, end, rule, runs)
         touches = end < len(text) and text[end] in rule.edge and end not in starts
-        if not touches and rule.confirms(text, start, end):
-            right.append((start, end, rule))
-            starts.add(start)
+        if touches or not rule.confirms(text, start, end):
+            place = bisect_right(whole, -least, key=neg) - 1
+            end = whole[place] if place >= 0 and whole[place] < end else 0
+            if not end or not rule.confirms_before_mark(text, start, end):
+                continue
+        right.append((start, end, rule))
+        starts.add(start)
+        if rule.rule.action != "allow" and text[start - 1 : start] not in rule.edge:
+            whole.append(start)
     clean, ends = [], set()
     for match in reversed(right):
         start, end, rule = match
