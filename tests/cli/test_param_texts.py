@@ -61,6 +61,13 @@ def test_the_value_of_a_variable_that_dvc_has_written_is_refused(workspace, monk
     assert said.startswith(f"params.yaml:3: report.title holds the value of {name}, as `dvc exp run -S` writes it ")
 
 
+@pytest.mark.parametrize("escape", ["\\N", "\\L", "\\P"])
+def test_an_end_of_line_that_breaks_dvc_lock_is_refused(workspace, escape):
+    """DVC writes it as it is, and then no command reads dvc.lock."""
+    said = refusal(SOURCE.format("name", f'"a{escape}b"'))
+    assert said.startswith("params.yaml:5: ingest.sources.0.name holds an invisible end of line ")
+
+
 def test_a_variable_that_is_no_secret_may_have_the_value_of_a_key(workspace, monkeypatch):
     monkeypatch.setenv("RUN", "baseline-2026-11")
     monkeypatch.setenv("SOURCE", "data/raw/tickets.jsonl")

@@ -19,6 +19,7 @@ from codex_ml.core.problems import dotted
 from codex_ml.core.sections import PARAMS
 from codex_ml.core.yaml import line_of, parse_yaml, read_text
 
+LINE_ENDS = "\x85\u2028\u2029"
 SHORTEST = 8  # characters of a variable's value that is looked for
 EXPERIMENT = "DVC_EXP_NAME"  # set by DVC; a name is in Git, logs and trackers
 Place = tuple[str | int, ...]
@@ -39,6 +40,11 @@ def refuse_texts(path: Path = PARAMS) -> None:
             raise UserError(
                 f"{path}:{line_of(text, place)}: {dotted(place)} holds ${{...}}: `dvc exp run -S` replaces it by the "
                 "value of a variable and writes that into Git; write the value itself"
+            )
+        if any(end in value for end in LINE_ENDS):
+            raise UserError(
+                f"{path}:{line_of(text, place)}: {dotted(place)} holds an invisible end of line (U+0085, U+2028 or "
+                "U+2029), which DVC would write into dvc.lock in a form that no command reads; remove it"
             )
     _refuse_values_of_the_shell(path, text, found)
     if Path(POLICY).exists():  # a workspace without the stages that read it has none
