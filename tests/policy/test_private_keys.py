@@ -113,3 +113,12 @@ def test_a_public_key_beside_a_private_one_stays(clean):
     public, private = block("PUBLIC" + " KEY", 6)[0], block(PRIVATE, 7)[0]
     assert clean(f"{private}\n{public}\n").partition(">\n")[2] == public + "\n"
     assert clean(f"{public}\n{private}\n").startswith(public + "\n<SECRET:private-key:")
+
+
+@pytest.mark.parametrize("form", ["-----BEGIN+{}+KEY-----{}{}-----", "-----BEGIN {} KEY-----Abcd: zz {}\nline 2 {}\n"])
+def test_a_key_ends_at_the_next_header_so_that_many_are_read_once(scanner, form):
+    line = base64.b64encode(random.Random(1).randbytes(36)).decode()
+    unit = form.format("PRIVATE", line, line)
+    values = scanner.matcher.matches(unit * 20).values
+    assert len(values) == 20
+    assert max(end - start for start, end, _ in values) <= len(unit)
