@@ -21,6 +21,7 @@ from codex_ml.policy.reach import leaf_matches
 from codex_ml.policy.rules import parse_policy
 
 EXPLOSIVE = [
+    r"(?:(?:(?=a)){0,4}?[ab])*$", r"(?:(?:(?!b)){0,4}?){0,20}x",
     r"(a+)+$", r"(?:a*)*b", r"(a|a?)+$", r"(\w+\s?)*$", r"(.*,)+x", r"(a?b?)*c", r"((a{1,60}){1,20})b", r"(x+x+)+y",
     r"([a-z]+\d*)+!", r"^(?:(?:[^:]|::)+:?)+$", r"(?:\s*\w*)*;", r"a(?:(?:b+)+c)?", r"(?=(a+)+$)x",
     r"(?:a|a)*$", r"(?:,x?x?)+$", r"(?:,(?:x|x))+$", r"(?:[a-z ]+ *,)+$", r"(?:a*.b)+$",

@@ -68,8 +68,9 @@ def is_slow(expression: str) -> bool:
 def rereads(expression: str, literals: Collection[str] = ()) -> bool:
     """Whether attempts at many places can read the same characters, each of them up to the end of a line.
 
-    A repetition without an upper limit needs a character before it that it cannot hold. Attempts before and after such
-    a character read different texts. Or a lookbehind before it lets no attempt begin inside the repetition.
+    Only repetitions of single characters are examined: `(?:ab)*c` passes. Such a repetition without a limit needs
+    a character before it that it cannot hold. Attempts before and after such a character read different texts. Or a
+    lookbehind before it lets no attempt begin inside the repetition.
 
     Args:
         literals: texts at which alone an attempt begins; () where it may begin anywhere.
@@ -129,9 +130,9 @@ class _Choices:
     def _repeated(self, value: Any, follow: frozenset[str], ends: bool, line: int) -> tuple[int, int]:
         """As `steps`, of a repetition; `ends`: only one number of rounds fits."""
         least, most, body = int(value[0]), min(int(value[1]), LINE), list(value[2])
-        begin = self._first(body)[0]
+        begin, empty = self._first(body)
         once, ways = self.steps(body, begin | follow if most > 1 else follow, 1 if most == LINE else line)
-        decided = least == most or not begin & follow or ends
+        decided = least == most or (not begin & follow and not empty) or ends
         if ways == 1 or most == LINE:
             return (once + 1) * (line if most == LINE else most), 1 if decided else most - least + 1
         many = min(most, FEW)  # of more rounds, `explodes` knows that the next character decides
@@ -201,9 +202,11 @@ class _Choices:
             follow = rest | after if optional else rest
             if name in _REPEATS:
                 least, most, body = value
-                begin = self._first(list(body))[0]
-                open_end = least != most and begin & follow and not self._ends(list(body), nodes[place + 1 :], after)
-                if open_end or self._ambiguous(list(body), begin | follow if most > 1 else follow):
+                begin, empty = self._first(list(body))  # empty rounds, as of `(?:(?=a)){0,4}`, are ways too
+                ends = self._ends(list(body), nodes[place + 1 :], after)
+                if (least != most and (empty or (begin & follow and not ends))) or self._ambiguous(
+                    list(body), begin | follow if most > 1 else follow
+                ):
                     return True
             elif name == "BRANCH":
                 begins = [self._first(list(body)) for body in value[1]]
