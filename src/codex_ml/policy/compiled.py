@@ -103,4 +103,4 @@ def _checks(policy: Policy, rule: Rule) -> Callable[[str, bool], bool]:
                 return False
         return not rule.validator or VALIDATORS[rule.validator](value)
 
-    return accepts if rule.validator in WHOLE else lru_cache(maxsize=256)(accepts)
+    return accepts if rule.validator in WHOLE else lru_cache(maxsize=8192)(accepts)

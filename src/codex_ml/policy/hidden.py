@@ -39,14 +39,14 @@ _WIDE = "\u00a0\u2000-\u200a\u202f\u205f\u3000\uff10-\uff19\uff20-\uff3a\uff41-\
 _UNICODE = re.compile(
     f"[{_IGNORED}]+|[{_TAGS}{_WIDE}]|(?<=[A-Za-z0-9_])[{_ALIKE}]+|(?<![{_ALIKE}])[{_ALIKE}]++(?=[{_IGNORED}]?[A-Za-z0-9_])"
 )
-_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
+_ASCII = bytes(range(128))
 _SUSPECT = frozenset(  # single characters, and the ranges written out
     chr(code)
     for first, last in re.findall("(.)(?:-(.))?", _IGNORED + _TAGS + _WIDE + _ALIKE, re.DOTALL)
     for code in range(ord(first), ord(last or first) + 1)
 )
 # Escapes of printable ASCII in JSON, JavaScript, Python, C. `\\n` and similar ones stay, because they end a value.
-_ESCAPE = re.compile(r"\\(?:u00|x|u\{)([2-7][0-9a-fA-F])(?:(?<=\{..)\})?")
+_ESCAPE = r"\\(?:u00|x|u\{)([2-7][0-9a-fA-F])(?:(?<=\{..)\})?"
 
 # What joins the parts of a string in code: an operator or the end of a line between quotes, a backslash at the end of a
 # line. A part of words has a space beside its quote, so messages in several parts are not joined here.
@@ -60,7 +60,7 @@ _JOINED = {
     )
     for quote in "\"'`"
 }
-_CONTINUED = re.compile(rf"\\(?<={_SOLID}{{3}}\\)\r?\n[ \t]{{0,32}}(?={_SOLID}{{2}})")
+_BACKSLASH = re.compile(rf"{_ESCAPE}|\\(?<={_SOLID}{{3}}\\)\r?\n[ \t]{{0,32}}(?={_SOLID}{{2}})")
 
 BASE64 = "A-Za-z0-9+/"
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
@@ -111,23 +111,22 @@ class View:
 def reveal(text: str) -> View | None:
     """The text without disguises; None for a text that has none. For ASCII without a backslash that is two tests."""
     changes: list[tuple[int, int, str]] = []
-    if not text.isascii() and not _SUSPECT.isdisjoint(_NOT_ASCII.findall(text)):
+    if not text.isascii() and not _SUSPECT.isdisjoint(_without_ascii(text)):
         for match in _UNICODE.finditer(text):
             if not any(map(_plain, set(match[0]))):  # one change for a run: a text may hold nothing else
                 changes.append((*match.span(), ""))
             else:
                 changes += [(place, place + 1, _plain(text[place])) for place in range(*match.span())]
-    joins = [(*match.span(), "") for quote in _JOINED if quote in text for match in _JOINED[quote].finditer(text)]
+    changes += [(*match.span(), "") for quote in _JOINED if quote in text for match in _JOINED[quote].finditer(text)]
     if "\\" in text:  # a search for two characters, such as `\\u`, takes thrice the time of that for an expression
-        escapes = [(*match.span(), chr(int(match[1], 16))) for match in _ESCAPE.finditer(text)]
-        if escapes:
-            changes = sorted([*changes, *escapes])
-        joins += [(*match.span(), "") for match in _CONTINUED.finditer(text)]
-    if joins:
-        changes = sorted([*changes, *joins])
-    if not changes:
-        return None
-    return rewritten(text, changes)
+        changes += [(*match.span(), chr(int(match[1], 16)) if match[1] else "") for match in _BACKSLASH.finditer(text)]
+    changes.sort()
+    return rewritten(text, changes) if changes else None
+
+
+def _without_ascii(text: str) -> str:
+    """The characters of a text that are not ASCII; a search for each takes five times as long."""
+    return text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
 
 
 def rewritten(text: str, changes: Iterable[tuple[int, int, str]]) -> View:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from operator import neg
 from typing import NamedTuple
@@ -19,30 +18,21 @@ from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 from codex_ml.policy.compiled import Compiled, compile_rule, others_after
 from codex_ml.policy.extent import NEAR
-from codex_ml.policy.hidden import base64_forms
 from codex_ml.policy.listed_values import SHORTEST, Others, Span
+from codex_ml.policy.literals import SEARCHED, Trigger, lower, triggers_of
 from codex_ml.policy.nearby import BASE64, LISTED, MAX_GATE, Locality, Nearby
-from codex_ml.policy.rules import Policy, Rule
+from codex_ml.policy.rules import Policy
 
 CHUNK = 1 << 18  # characters; hits are Python tuples, 150 bytes each, and a text of `@` only is all hits
 
 EIGHT_DIGITS = "[0-9][0-9][0-9][0-9][ -]?[0-9]{4}"  # the gate of card and bank numbers
 _EIGHT_ZEROS = re.compile(b"0000[ -]?0000")
-_TO_ZERO = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
+_DIGITS = 9  # characters of that gate, at most
 
 # `\x3dkey`, `\u003dkey`, `%3Dkey`: the letter directly before the key belongs to an escape.
 _ESCAPED_EDGE = re.compile(r"\\(?:[abfv0]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4})\Z|%[0-9a-fA-F]{2}\Z")
 
 Match = tuple[int, int, Compiled]  # start and end of the value, and its rule
-
-
-@dataclass(frozen=True)
-class _Trigger:
-    """What to do where a literal occurs: try a rule, or decode base64 whose group begins `first` characters before."""
-
-    literal: str | None  # compared again with the text, in its own case; None where case does not matter
-    rule: Compiled | None
-    first: int = 0
 
 
 class Matched(NamedTuple):
@@ -110,18 +100,15 @@ class Matcher:
     """The rules of a policy, compiled, with one automaton over all of their literals."""
 
     def __init__(self, policy: Policy) -> None:
-        triggers: dict[str, list[_Trigger]] = {}
+        triggers: dict[str, list[Trigger]] = {}
         gates: dict[re.Pattern[str], list[Compiled]] = {}
         for order, rule in enumerate(policy.rules):
             compiled = compile_rule(policy, rule, order)
-            for literal in rule.literals:
-                case = None if rule.ignore_case else literal
-                triggers.setdefault(_lower(literal), []).append(_Trigger(case, compiled))
-                for form, first in _forms(rule, literal):
-                    triggers.setdefault(form.lower(), []).append(_Trigger(form, None, first))
+            for literal, trigger in triggers_of(compiled):
+                triggers.setdefault(literal, []).append(trigger)
             if compiled.gate and not rule.literals:
                 gates.setdefault(compiled.gate, []).append(compiled)
-        self._of_eight_digits = gates.pop(re.compile(EIGHT_DIGITS), [])
+        self._of_eight_digits = [Trigger("", rule) for rule in gates.pop(re.compile(EIGHT_DIGITS), [])]
         self._gates = gates
         self._triggers = [tuple(dict.fromkeys(found)) for found in triggers.values()]
         self._longest = max(map(len, triggers), default=1)
@@ -172,33 +159,37 @@ class Matcher:
     @property
     def rules(self) -> list[Compiled]:
         """All rules, compiled; in the order of the policy."""
-        found = {trigger.rule for triggers in self._triggers for trigger in triggers if trigger.rule}
+        tried = (*self._triggers, self._of_eight_digits)
+        found = {trigger.rule for triggers in tried for trigger in triggers if trigger.rule}
         gated = [rule for rules in self._gates.values() for rule in rules]
-        return sorted(found.union(gated, self._of_eight_digits), key=lambda rule: rule.order)
+        return sorted(found.union(gated), key=lambda rule: rule.order)
 
     @property
     def longest(self) -> int:
         """Length of the longest literal, base64 forms included, in characters."""
         return self._longest
 
-    def _triggered(self, text: str, first: int, last: int) -> Iterator[tuple[int, int, _Trigger]]:
-        """Every occurrence (start, end, trigger) of every literal from `first` on; where case matters, in its own case.
+    def _triggered(self, text: str, first: int, last: int) -> Iterator[tuple[int, int, Trigger]]:
+        """Every occurrence (start, end, trigger) of every literal and of eight digits from `first` on.
 
         It begins before `last` and may end after it.
         """
-        if self._automaton is None:
-            return
         for low in range(first, last, CHUNK):
             size = min(CHUNK, last - low)
-            piece = text[low : low + size + self._longest]
-            ascii_only = piece.isascii()  # then bytes are lowered in a third less time
-            data = piece.encode().lower() if ascii_only else _lower(piece).encode("utf-8", "surrogatepass")
-            found = self._automaton.find_matches_as_indexes(data, overlapping=True)
+            piece = text[low : low + size + max(self._longest, _DIGITS)]
+            ascii_only = piece.isascii()  # then one byte is one character
+            data = (piece if ascii_only else lower(piece)).encode("utf-8", "surrogatepass").translate(SEARCHED)
+            found = self._automaton.find_matches_as_indexes(data, overlapping=True) if self._automaton else []
             for number, start, end in found if ascii_only else self._in_characters(data, found):
                 if start < size:  # later hits belong to the next chunk
                     for trigger in self._triggers[number]:
-                        if trigger.literal is None or text.startswith(trigger.literal, low + start):
+                        if not trigger.literal or trigger.stands(text, low + start, low + end):
                             yield low + start, low + end, trigger
+            if self._of_eight_digits:
+                shape = data if ascii_only else piece.encode("ascii", "replace").translate(SEARCHED)
+                for zeros in _EIGHT_ZEROS.finditer(shape):
+                    if zeros.start() < size:
+                        yield from ((low + zeros.start(), low + zeros.end(), one) for one in self._of_eight_digits)
 
     def _gated(self, text: str, low: int, high: int) -> Iterator[tuple[int, int, Compiled]]:
         """Every place (start, end) of every gate that begins from `low` to `high`, with each of its rules."""
@@ -208,12 +199,6 @@ class Matcher:
                 if match.start() < high:
                     for rule in rules:
                         yield *match.span(), rule
-        if self._of_eight_digits:  # a search for zeros in place of digits takes a fifth of the time
-            shape = text[low:last].encode("ascii", "replace").translate(_TO_ZERO)  # one byte per character
-            for zeros in _EIGHT_ZEROS.finditer(shape, 0, last - low):
-                if zeros.start() < high - low:
-                    for rule in self._of_eight_digits:
-                        yield low + zeros.start(), low + zeros.end(), rule
 
     def _in_characters(self, data: bytes, found: list[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
         """The hits, which are in order of their ends, with offsets in characters instead of bytes of UTF-8."""
@@ -276,18 +261,3 @@ def _natural_end(text: str, end: int, rule: Compiled, runs: dict[int, tuple[int,
     while high > end and text[high - 1] == ".":
         high -= 1
     return high
-
-
-def _forms(rule: Rule, literal: str) -> Iterator[tuple[str, int]]:
-    """The base64 forms of a literal that a credential starts with, or that occurs in an injection."""
-    if rule.kind == "secret" and not rule.ignore_case and not rule.before:
-        yield from base64_forms(literal).items()
-    if rule.kind == "injection":
-        for spelt in (literal.lower(), literal.capitalize(), literal.upper()):
-            yield from base64_forms(spelt).items()
-
-
-def _lower(text: str) -> str:
-    """The text in lower case, of the same length: U+0130 stays, because it would become two and move the offsets."""
-    lower = text.lower()
-    return lower if len(lower) == len(text) else "".join(c if len(c.lower()) > 1 else c.lower() for c in text)

@@ -8,7 +8,6 @@ Used by: match.py and scan.py.
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +21,6 @@ CONTEXT = 100  # characters of the line before a value that `allow_before` sees
 MAX_GATE = 1000  # characters that a gate reads, at most, where only parts of a text are searched
 BASE64, LISTED = -1, -2  # stand for the forms of base64 and for lists of values among the indexes of rules
 STEP = 512  # characters in which the end of a word is searched
-_LONG = re.compile(rf"\S{{{RUN + 1},}}")
 
 
 @dataclass(frozen=True)
@@ -140,7 +138,7 @@ def _forth(text: str, place: int, length: int) -> int:
 
 
 def _folded(piece: str) -> int:
-    return len(piece) - sum(len(run) - RUN for run in _LONG.findall(piece))
+    return len(piece) - sum([len(run) - RUN for run in piece.split() if len(run) > RUN])
 
 
 def _start_of_word(text: str, place: int, floor: int) -> int:

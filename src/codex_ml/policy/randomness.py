@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 from itertools import pairwise
+from operator import add
 
 from codex_ml.policy.constants import COMMON_PAIRS, SHORT_WORDS
 
@@ -60,9 +61,9 @@ def is_secret(value: str) -> bool:
 
 def _is_mixed(value: str) -> bool:
     """Whether a value mixes letters with two digits, or with a digit and a sign, and is no word with a number."""
-    count = sum(c.isdigit() for c in value)
+    count = sum(map(str.isdigit, value))
     enough = count >= 2 or (count == 1 and not value.isalnum())
-    return enough and any(c.isalpha() for c in value) and not _NUMBERED.fullmatch(value)
+    return enough and any(map(str.isalpha, value)) and not _NUMBERED.fullmatch(value)
 
 
 def is_readable(value: str) -> bool:
@@ -83,8 +84,8 @@ def is_readable(value: str) -> bool:
 
 def _common_pairs(value: str) -> tuple[float, int]:
     """(share of common pairs among neighbouring letters, number of pairs); words have 0.8, random letters 0.25."""
-    pairs = [value[i : i + 2].lower() for i in range(len(value) - 1) if value[i : i + 2].isalpha()]
-    return sum(pair in COMMON_PAIRS for pair in pairs) / max(1, len(pairs)), len(pairs)
+    pairs = [pair.lower() for pair in map(add, value, value[1:]) if pair.isalpha()]
+    return sum(map(COMMON_PAIRS.__contains__, pairs)) / max(1, len(pairs)), len(pairs)
 
 
 def _torn(value: str) -> int:
@@ -134,7 +135,7 @@ def is_generated(value: str) -> bool:
     return _is_generated(value[:LOOKED])
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=8192)
 def _is_generated(value: str) -> bool:
     if is_readable(value):
         return False

@@ -63,8 +63,8 @@ class Reach:
 def reach_of(expression: str) -> Reach:
     """Return how far an expression reads.
 
-    >>> reach_of("tok-[a-z]{8}(?![0-9])").width
-    13
+    >>> reach_of("tok-[a-z]{8}(?![0-9])").width, reach_of("(?=tok)[a-z]{8}").width
+    (13, 8)
     """
     return _sequence(import_module("re._parser").parse(expression), {})
 
@@ -79,9 +79,11 @@ def _stays(nodes: Any) -> bool:
 
 
 def _sequence(nodes: Any, groups: dict[int, Reach]) -> Reach:
+    """The reach of nodes one after the other; a lookahead reads the same text as what follows it."""
+    found = [(str(operation), _node(str(operation), value, groups)) for operation, value in nodes]
     total = Reach()
-    for operation, value in nodes:
-        total += _node(str(operation), value, groups)
+    for operation, reach in reversed(found):
+        total = reach | total if operation.startswith("ASSERT") else reach + total
     return total
 
 

@@ -55,7 +55,7 @@ class Rule(_Strict):
     )
     severity: Severity = Field(description="critical: any reader can use it; high: a secret or a person's number")
     action: Action = Field(description="redact: replace the value; block: drop the document; allow: report only")
-    names: tuple[Text, ...] = Field((), description="Lists of `names`: the pattern begins directly after such a name")
+    names: tuple[Text, ...] = Field((), description="Lists of `names`: the pattern begins after one, in any case")
     literals: tuple[Text, ...] = Field((), description="The rule is tried where one of these texts occurs")
     ignore_case: bool = Field(False, description="Match literals and pattern in any case")
     gate: Text | None = Field(

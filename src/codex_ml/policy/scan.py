@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from codex_ml.policy.detectors import load_detectors, run_detector
@@ -226,7 +226,7 @@ def _mask(text: str, spans: list[_Span], mark: str) -> tuple[str, list[tuple[int
 def _moved(span: _Span, places: list[tuple[int, int]]) -> _Span:
     """The span with its offsets in the text before `_mask`."""
     here, there = places[bisect_left(places, (span.start + 1, 0)) - 1]
-    return _at(span, span.start - here + there, span.end - here + there)
+    return _at(span, span.start - here + there, span.end - here + there) if here != there else span
 
 
 def _place_in(places: list[tuple[int, int]], start: int) -> int:
@@ -253,7 +253,7 @@ def _spans(matched: Matched, near: Nearby | None = None) -> list[_Span]:
 
 
 def _at(span: _Span, start: int, end: int) -> _Span:
-    return replace(span, start=start, end=end)
+    return _Span(start, end, span.rule, span.action, span.severity, span.order)  # `replace` takes thrice the time
 
 
 def _choose(spans: list[_Span]) -> list[_Span]:
