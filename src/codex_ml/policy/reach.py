@@ -160,7 +160,7 @@ def leaf_matches(node: Any, character: str) -> bool:
     if operation == "ANY":
         return True
     if operation == "NOT_LITERAL":
-        return ord(character) != value
+        return character != chr(value)
     cases = {character, character.lower(), character.upper()}
     if operation == "LITERAL":
         return chr(value) in cases
