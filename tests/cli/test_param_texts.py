@@ -71,7 +71,9 @@ def test_an_end_of_line_that_breaks_dvc_lock_is_refused(workspace, escape):
 def test_a_variable_that_is_no_secret_may_have_the_value_of_a_key(workspace, monkeypatch):
     monkeypatch.setenv("RUN", "baseline-2026-11")
     monkeypatch.setenv("SOURCE", "data/raw/tickets.jsonl")
-    Path("params.yaml").write_text("report:\n  title: baseline-2026-11\n  x: data/raw/tickets.jsonl\n")
+    monkeypatch.setenv("DATA", "/mnt/corpus")
+    lines = ("title: baseline-2026-11", "x: data/raw/tickets.jsonl", "y: /mnt/corpus")
+    Path("params.yaml").write_text("report:\n" + "".join(f"  {line}\n" for line in lines))
     refuse_texts()
 
 

@@ -76,9 +76,9 @@ def _refuse_values_of_the_shell(path: Path, text: str, found: list[tuple[Place, 
     """
     why = "as `dvc exp run -S` writes it in the place of ${...}; it goes into Git, so write another value"
     for name, value in sorted(os.environ.items()):
-        is_path = value.startswith("/") and len(value) > 1
-        for place, own in found if len(value) >= SHORTEST or is_path else ():
-            is_held = own == value if is_path else value in own and secret_in(f"{name}={value}\nTOKEN={value}") != ""
+        is_home = name == "HOME" and len(value) > 1  # it names the user; other paths are the user's own text
+        for place, own in found if len(value) >= SHORTEST or is_home else ():
+            is_held = own == value if is_home else value in own and secret_in(f"{name}={value}\nTOKEN={value}") != ""
             if is_held and not name.startswith("DVC_"):
                 raise UserError(f"{path}:{line_of(text, place)}: {dotted(place)} holds the value of {name}, {why}")
     if EXPERIMENT in os.environ and "${" in git_text("show", f"HEAD:./{path}"):
