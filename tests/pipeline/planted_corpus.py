@@ -107,7 +107,7 @@ def contents(file: Path) -> Iterator[bytes]:
             yield from (text.encode() for text in row.values() if isinstance(text, str))
     elif data[:2] == b"\x1f\x8b":
         yield gzip.decompress(data)
-    elif zipfile.is_zipfile(file):
+    elif data[:2] == b"PK" and zipfile.is_zipfile(file):  # not byte code that names the end of an archive
         with zipfile.ZipFile(file) as archive:
             yield from map(archive.read, archive.namelist())
 

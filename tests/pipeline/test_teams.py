@@ -105,11 +105,15 @@ def start(workspace: Workspace, base: list[dict[str, str]], stages: tuple[str, .
     params = parse_yaml(PARAMS, "params")
     source = {"kind": "jsonl", "path": "data/raw/notes/*.jsonl", "licence": "MIT", "fields": {"group": "customer"}}
     params["fetch"], params["ingest"] = {"sample": False}, {"sources": [source]}
+    del params["split"]["benchmarks"], params["evaluate"]["benchmarks"], params["evaluate"]["code"]
     (workspace.root / "params.yaml").write_text(json.dumps(params, indent=1), encoding="utf-8")
     pipeline = parse_yaml((workspace.root / "dvc.yaml").read_text(encoding="utf-8"), "dvc.yaml")
     if stages:
         pipeline = {"stages": {name: pipeline["stages"][name] for name in stages}}
         (workspace.root / "dvc.yaml").write_text(json.dumps(pipeline), encoding="utf-8")
+        for script in (workspace.root / "stages").glob("*.py"):  # a script that no stage runs is refused
+            if script.stem not in stages:
+                script.unlink()
     write(workspace.root / "data/raw/notes/base.jsonl", base)
     workspace.run("dvc", "add", "data/raw/notes/base.jsonl")
 
