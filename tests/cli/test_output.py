@@ -26,7 +26,8 @@ OTHERS = {
     "cli/tokenizer.py": 1,  # decode: the exact text for a pipe, and safe_text for a terminal
     "core/child.py": 3,  # messages to the parent process
     "core/errors.py": 1,  # an error, through safe_words
-    "core/progress.py": 1,  # through safe_words
+    "core/progress.py": 2,  # through safe_words
+    "core/start_failure.py": 1,  # printable, or ASCII; core.errors may not be imported
     "core/variables.py": 1,  # a constant
     "sandbox/supervisor.py": 1,  # a message to the parent process
     "train/launch.py": 1,  # through safe_text
